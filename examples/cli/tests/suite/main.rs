@@ -1,0 +1,15 @@
+//! Runs the program as a person or a script would, and looks at what it says and how it ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test a surprise is a failure"
+)]
+
+mod arguments;
+mod damage;
+mod demo;
+mod keys;
+mod program;
+mod signals;
+mod trees;
+mod volumes;

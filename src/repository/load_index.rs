@@ -1,0 +1,200 @@
+//! Reads which chunks may be relied on: what the segments name, as far as the packs are listed.
+
+use std::collections::{HashMap, HashSet};
+
+use backup_backend::{ByteRange, Bytes, KeyPrefix, ObjectMeta, StorageBackend};
+use backup_core::{
+    ChunkKind, Directory, DocumentError, PACK_FOOTER_LEN, PACK_HEADER_LEN, PackError, PackFooter,
+    PackHeader, PackId, Segment, SegmentError, SegmentId, SegmentPack, open_directory,
+};
+use backup_manifest::{INDEX_PREFIX, ObjectName, PACKS_PREFIX, pack_key, segment_key};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use crate::repository::index::{Index, PackEntry};
+use crate::repository::store_key;
+use crate::{Error, Repository};
+
+/// Packs that a collector is about to delete.
+pub(crate) type Condemned = HashSet<PackId>;
+
+/// Requests for segments or directories under way at once.
+const READS_MAX: usize = 8;
+
+/// The end of a pack that is read first: the directory of an ordinary pack fits.
+const TAIL_LEN: u64 = 64 << 10;
+
+/// Lists the packs, reads the segments, and the directories of packs that no segment names.
+///
+/// Segments and packs that cannot be read are passed over: they cost deduplication, never correctness; `verify` names
+/// them.
+pub(crate) async fn load_index(repo: &Repository, condemned: &Condemned) -> Result<Index, Error> {
+    Ok(load_usable(repo, condemned).await?.0)
+}
+
+/// As [`load_index`], and the packs that no segment names, with their directories.
+pub(crate) async fn load_usable(
+    repo: &Repository,
+    condemned: &Condemned,
+) -> Result<(Index, Vec<SegmentPack>), Error> {
+    let mut listed = list_packs(repo).await?;
+    listed.retain(|id, _| !condemned.contains(id));
+    let mut index = Index::default();
+    let segments = list_segments(repo).await?;
+    let mut segments = stream::iter(segments)
+        .map(|id| async move { read_segment(repo, &id).await })
+        .buffered(READS_MAX);
+    while let Some(segment) = segments.next().await {
+        let Some(segment) = usable(segment)? else {
+            continue;
+        };
+        for pack in segment.packs {
+            // Removed from `listed`, so that a pack named by two segments is taken once.
+            if listed.get(&pack.id) == Some(&pack.len) {
+                listed.remove(&pack.id);
+                let entry = PackEntry {
+                    id: pack.id,
+                    kind: pack.kind,
+                    len: pack.len,
+                };
+                index.add_pack(entry, &pack.directory);
+            }
+        }
+    }
+    let mut unnamed: Vec<(PackId, u64)> = listed.into_iter().collect();
+    unnamed.sort_unstable();
+    let mut found = Vec::with_capacity(unnamed.len());
+    let mut directories = stream::iter(unnamed)
+        .map(|(id, len)| async move { read_directory(repo, &id, len).await })
+        .buffered(READS_MAX);
+    while let Some(read) = directories.next().await {
+        if let Some((entry, directory)) = usable(read)? {
+            index.add_pack(entry, &directory);
+            let PackEntry { id, kind, len } = entry;
+            found.push(SegmentPack {
+                id,
+                kind,
+                len,
+                directory,
+            });
+        }
+    }
+    Ok((index, found))
+}
+
+/// Damage makes an object unusable, and so does a newer version of it; everything else is the caller's to know.
+fn usable<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Damaged { .. } | Error::NewerFormat { .. }) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All packs with their lengths in bytes.
+pub(crate) async fn list_packs(repo: &Repository) -> Result<HashMap<PackId, u64>, Error> {
+    let objects = list(repo, PACKS_PREFIX).await?;
+    Ok(objects
+        .iter()
+        .filter_map(|object| match object.key.as_str().parse() {
+            Ok(ObjectName::Pack(id)) => Some((id, object.len)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// All index segments, in the order of their names.
+pub(crate) async fn list_segments(repo: &Repository) -> Result<Vec<SegmentId>, Error> {
+    let objects = list(repo, INDEX_PREFIX).await?;
+    Ok(objects
+        .iter()
+        .filter_map(|object| match object.key.as_str().parse() {
+            Ok(ObjectName::Segment(id)) => Some(id),
+            _ => None,
+        })
+        .collect())
+}
+
+/// All objects under a prefix.
+pub(crate) async fn list(repo: &Repository, prefix: &str) -> Result<Vec<ObjectMeta>, Error> {
+    let prefix = KeyPrefix::parse(prefix).map_err(|e| Error::damaged(prefix, e))?;
+    let pages: Vec<Vec<ObjectMeta>> = repo.backend().list(&prefix).try_collect().await?;
+    Ok(pages.concat())
+}
+
+/// Reads one index segment.
+pub(crate) async fn read_segment(repo: &Repository, id: &SegmentId) -> Result<Segment, Error> {
+    let name = segment_key(id);
+    let bytes = repo.get(&name).await?;
+    let (keys, repository, id) = (repo.keys().clone(), repo.id(), *id);
+    crate::env::blocking(move || Segment::open(&keys, repository, &id, &bytes))
+        .await?
+        .map_err(|e| segment_error(name, e))
+}
+
+/// Reads the sealed directory of a pack of `len` bytes: its header and its end, never the whole.
+pub(crate) async fn read_directory(
+    repo: &Repository,
+    id: &PackId,
+    len: u64,
+) -> Result<(PackEntry, Directory), Error> {
+    let name = pack_key(id);
+    let damaged = |why: &'static str| Error::damaged(name.clone(), why);
+    let tail_len = TAIL_LEN.min(len);
+    if len < (PACK_HEADER_LEN + PACK_FOOTER_LEN) as u64 {
+        return Err(damaged("shorter than a header and a footer"));
+    }
+    let header = get_range(repo, &name, 0, PACK_HEADER_LEN as u64).await?;
+    let mut tail = get_range(repo, &name, len - tail_len, tail_len).await?;
+    let footer = tail.last_chunk().ok_or_else(|| damaged("cut short"))?;
+    let footer = PackFooter::decode(footer).map_err(|e| Error::damaged(&name, e))?;
+    let place = footer
+        .directory_range(len)
+        .map_err(|e| Error::damaged(&name, e))?;
+    if place.start < len - tail_len {
+        tail = get_range(repo, &name, place.start, len - place.start).await?;
+    }
+    let tail_at = len - tail.len() as u64;
+    let sealed = tail.slice((place.start - tail_at) as usize..(place.end - tail_at) as usize);
+    let (keys, repository) = (repo.keys().clone(), repo.id());
+    let opened = crate::env::blocking(move || {
+        let fields = PackHeader::decode(&header)?;
+        let header = header.first_chunk().ok_or(PackError::NotAPack)?;
+        let directory = open_directory(&keys, repository, header, &sealed, len)?;
+        Ok::<_, PackError>((fields.kind, directory))
+    });
+    let (kind, directory): (ChunkKind, Directory) =
+        opened.await?.map_err(|e| pack_error(name, e))?;
+    Ok((PackEntry { id: *id, kind, len }, directory))
+}
+
+fn pack_error(name: String, error: PackError) -> Error {
+    match error {
+        PackError::UnsupportedVersion { got, expected } => Error::NewerFormat {
+            object: name,
+            got: got.into(),
+            supported: expected.into(),
+        },
+        other => Error::damaged(name, other),
+    }
+}
+
+fn segment_error(name: String, error: SegmentError) -> Error {
+    match error {
+        SegmentError::Document {
+            source: DocumentError::UnsupportedVersion { got, expected },
+        } => Error::NewerFormat {
+            object: name,
+            got: got.into(),
+            supported: expected.into(),
+        },
+        other => Error::damaged(name, other),
+    }
+}
+
+async fn get_range(repo: &Repository, name: &str, start: u64, len: u64) -> Result<Bytes, Error> {
+    Ok(repo
+        .backend()
+        .get(&store_key(name)?, Some(ByteRange { start, len }))
+        .await?)
+}
