@@ -37,6 +37,7 @@ mod keys;
 mod repository;
 
 mod backup;
+mod probe;
 mod restore;
 mod snapshots;
 mod stats;
@@ -50,6 +51,7 @@ pub use env::{Clock, Entropy, Env};
 pub use error::Error;
 pub use keys::{KeySlot, add_key, list_keys, remove_key};
 pub use observer::{Event, Observer};
+pub use probe::{Promise, StoreProbe, probe};
 pub use repository::{CreateOptions, Credential, OpenOptions, Repository};
 pub use restore::{Ownership, RestoreOptions, RestoreReport, RestoreTarget, restore};
 pub use snapshots::{SnapshotFilter, find_snapshot, list, snapshots};

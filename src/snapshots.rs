@@ -7,7 +7,7 @@ use backup_manifest::{Cell, Item, ItemPath, ObjectName, SNAPSHOTS_PREFIX, Snapsh
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 
 use crate::repository::blocks::BlockReader;
-use crate::repository::load_index::{Condemned, list as list_objects, load_index};
+use crate::repository::load_index::{Survey, list as list_objects, load_index};
 use crate::repository::session::{newest_snapshot, read_cell};
 use crate::repository::tree::read_parts;
 use crate::{Error, Repository};
@@ -79,7 +79,7 @@ pub async fn find_snapshot(repo: &Repository, name: &str) -> Result<SnapshotMani
         return all.pop().ok_or_else(not_found);
     }
     if let Some(source) = name.strip_prefix("latest:") {
-        let newest = newest_snapshot(repo, source).await?;
+        let newest = newest_snapshot(repo, &Survey::of_one_part(), source).await?;
         return newest.map(|(manifest, _)| manifest).ok_or_else(not_found);
     }
     let ids = snapshot_ids(repo).await?;
@@ -113,7 +113,7 @@ pub async fn list(
     snapshot: &SnapshotManifest,
     below: Option<ItemPath>,
 ) -> Result<impl Stream<Item = Result<Item, Error>> + use<>, Error> {
-    let index = Arc::new(load_index(repo, &Condemned::new()).await?);
+    let index = Arc::new(load_index(repo).await?);
     let blocks = Arc::new(BlockReader::new(repo, index, TREE_BLOCKS));
     let from = below.clone().map(|path| (path, 0));
     let pages = read_parts(blocks, snapshot.root.clone(), from);

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use backup_backend::{Capabilities, StorageBackend};
 use backup_core::ChunkKind;
 use backup_manifest::{INDEX_PREFIX, ObjectName, PACKS_PREFIX};
 
-use crate::repository::load_index::{Condemned, list, load_index};
-use crate::{Error, Repository};
+use crate::repository::load_index::{list, load_index};
+use crate::{Error, Repository, StoreProbe, probe};
 
 /// What a repository holds. Bytes are as stored, unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,16 +36,16 @@ pub struct RepositoryStats {
     pub chunks: u64,
     /// Their bytes, of plaintext.
     pub chunk_bytes: u64,
-    /// What the backend says of itself.
-    pub capabilities: Capabilities,
+    /// What the store was seen to do.
+    pub probe: StoreProbe,
 }
 
-/// Counts what the repository holds, from listings and the index.
+/// Counts what the repository holds, from listings and the index, and [probes](probe) the store.
 ///
 /// # Errors
 /// Whatever the store says.
 pub async fn stats(repo: &Repository) -> Result<RepositoryStats, Error> {
-    let index = load_index(repo, &Condemned::new()).await?;
+    let index = load_index(repo).await?;
     let count = |kind| {
         index
             .packs()
@@ -67,7 +66,7 @@ pub async fn stats(repo: &Repository) -> Result<RepositoryStats, Error> {
         bytes: 0,
         chunks: index.chunk_count() as u64,
         chunk_bytes: index.chunk_bytes(),
-        capabilities: repo.backend().capabilities(),
+        probe: probe(repo).await?,
     };
     let mut sources = BTreeSet::new();
     for object in list(repo, "").await? {

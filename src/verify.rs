@@ -19,7 +19,7 @@ use crate::buffers::Pool;
 use crate::env::{blocking, cores};
 use crate::repository::blocks::BlockReader;
 use crate::repository::index::Index;
-use crate::repository::load_index::{Condemned, list, load_index, read_segment};
+use crate::repository::load_index::{list, load_index, read_segment};
 use crate::repository::session::{open, read_cell};
 use crate::repository::store_key;
 use crate::repository::tree::read_pages;
@@ -100,7 +100,7 @@ pub async fn verify(
     }
     run.small_objects(&names).await?;
     // The index is read first of all by the sessions of others: what is added meanwhile is not ours to judge.
-    let index = Arc::new(load_index(repo, &Condemned::new()).await?);
+    let index = Arc::new(load_index(repo).await?);
     let blocks = Arc::new(BlockReader::new(repo, index.clone(), TREE_BLOCKS));
     let manifests = run.cells(&names.snapshots).await?;
     for manifest in manifests.values() {

@@ -38,7 +38,7 @@ pub struct Counts {
     pub get: OpCounts,
     /// Heads.
     pub head: OpCounts,
-    /// Listings; a call is a page (the question after the last page included), an item is an object.
+    /// Listings; a call is a page, an item is an object. A listing without any page is one call.
     pub list: OpCounts,
     /// Deletes; an item is a key that is now gone, a failure a key that may be there.
     pub delete: OpCounts,
@@ -141,11 +141,17 @@ impl<B: StorageBackend> StorageBackend for Counting<B> {
         prefix: &KeyPrefix,
     ) -> BoxStream<'a, Result<Vec<ObjectMeta>, BackendError>> {
         let counter = &self.counters.list;
-        futures::stream::unfold(self.inner.list(prefix), move |mut pages| async move {
-            counter.begin();
+        let pages = (self.inner.list(prefix), true);
+        futures::stream::unfold(pages, move |(mut pages, is_first)| async move {
+            if is_first {
+                counter.begin();
+            }
             let page = pages.next().await?;
+            if !is_first {
+                counter.begin();
+            }
             counter.end(&page, page.as_ref().map_or(0, Vec::len), 0);
-            Some((page, pages))
+            Some((page, (pages, false)))
         })
         .boxed()
     }

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,12 +16,35 @@ use crate::{
 /// Calls a backend again after errors whose kind [is retryable](ErrorKind::is_retryable), and only after those.
 ///
 /// A create whose first answer was lost may find its own object: it reads the object back, and equal bytes are a
-/// success. A listing that breaks off begins anew and leaves out what it has shown already.
+/// success. A listing that breaks off begins anew and leaves out what it has shown already. When a store says that it gets
+/// too many requests, all calls wait, those of clones too.
 #[derive(Clone)]
 pub struct Retrying<B> {
     inner: B,
     policy: RetryPolicy,
     jitter: Jitter,
+    gate: Arc<Gate>,
+}
+
+/// Holds up all attempts while the store wants to be left alone.
+#[derive(Debug, Default)]
+struct Gate(Mutex<Option<Instant>>);
+
+impl Gate {
+    fn close(&self, until: Instant) {
+        let mut closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed = (*closed).max(Some(until));
+    }
+
+    async fn pass(&self) {
+        loop {
+            let closed = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match closed.filter(|until| *until > Instant::now()) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => return,
+            }
+        }
+    }
 }
 
 /// A source of random numbers, to spread the delays of many clients.
@@ -66,6 +89,7 @@ impl<B> Retrying<B> {
             inner,
             policy,
             jitter,
+            gate: Arc::default(),
         }
     }
 
@@ -80,6 +104,7 @@ impl<B> Retrying<B> {
         Attempts {
             policy: &self.policy,
             jitter: &self.jitter,
+            gate: &self.gate,
             deadline,
             failed: 0,
         }
@@ -90,6 +115,7 @@ impl<B> Retrying<B> {
 struct Attempts<'a> {
     policy: &'a RetryPolicy,
     jitter: &'a Jitter,
+    gate: &'a Gate,
     deadline: Option<Instant>,
     failed: u32,
 }
@@ -105,6 +131,10 @@ impl Attempts<'_> {
     where
         F: Future<Output = Result<T, BackendError>> + Send,
     {
+        let attempt = async {
+            self.gate.pass().await;
+            attempt.await
+        };
         let Some(deadline) = self.deadline else {
             return attempt.await;
         };
@@ -128,8 +158,11 @@ impl Attempts<'_> {
             (Some(until), Some(deadline)) => until < deadline,
             (until, _) => until.is_some(),
         };
-        if in_time {
-            tokio::time::sleep(delay).await;
+        if let (true, Some(until)) = (in_time, until) {
+            if error.kind() == ErrorKind::Throttled {
+                self.gate.close(until);
+            }
+            tokio::time::sleep_until(until).await;
         }
         in_time
     }

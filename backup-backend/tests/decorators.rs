@@ -249,6 +249,30 @@ async fn the_store_is_left_alone_as_long_as_it_asks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_throttled_call_holds_up_all_of_them() {
+    let begin = Instant::now();
+    let store = flaky();
+    put(&store, "a", "here", PutMode::Create).await.unwrap();
+    store.inner().fail(Fault {
+        operation: Operation::Head,
+        nth: 1,
+        point: FaultPoint::BeforeEffect,
+        kind: ErrorKind::Throttled,
+    });
+    let (name, other) = (key("a"), store.clone());
+    let throttled = store.head(&name);
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let got = other.get(&name, None).await;
+        (got, begin.elapsed())
+    };
+    let (head, (got, got_after)) = futures::join!(throttled, later);
+    assert!(head.is_ok() && got.is_ok());
+    // Half of 200 ms, as the other call had to wait.
+    assert_eq!(got_after, Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_hangs_ends_at_its_deadline() {
     let begin = Instant::now();
     let mut policy = RetryPolicy::default();
@@ -344,6 +368,10 @@ async fn every_call_is_counted() {
         .unwrap();
     store.head(&key("nothing")).await.unwrap_err();
     store.list_all(&KeyPrefix::all()).await.unwrap();
+    store
+        .list_all(&KeyPrefix::parse("no/").unwrap())
+        .await
+        .unwrap();
     store.delete(&["a", "b", "x"].map(key)).await.unwrap();
     let (counters, total) = (store.counters(), store.counts().total());
     drop(store);

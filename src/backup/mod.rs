@@ -135,9 +135,9 @@ pub async fn backup(
     observer: &dyn Observer,
 ) -> Result<BackupReport, Error> {
     let plan = Plan::new(options, repo.chunker_params().max() as usize)?;
-    let (session, (index, unnamed)) = Session::open(repo, name, &options.host, observer).await?;
-    let index = Arc::new(index);
-    let previous = newest_snapshot(repo, name).await?;
+    let (session, found) = Session::open(repo, name, &options.host, observer).await?;
+    let index = Arc::new(found.index);
+    let previous = newest_snapshot(repo, &found.survey, name).await?;
     let kind = match &source {
         Source::Tree(_) => SnapshotKind::Tree,
         Source::Volume(_) => SnapshotKind::Volume,
@@ -158,7 +158,7 @@ pub async fn backup(
         plan,
         observer,
     };
-    let (assembled, uploaded) = run.store(source, parent, unnamed).await?;
+    let (assembled, uploaded) = run.store(source, parent, found.unnamed).await?;
     // Everything that the manifest refers to is durable: now the snapshot may come to be.
     let previous = previous.map(|(manifest, hash)| Previous {
         id: manifest.session,

@@ -158,7 +158,7 @@ pub(crate) struct Uploaded {
 const SEGMENT_PACKS_MIN: usize = 8;
 
 /// One segment names at most this many packs, so that an interrupted run leaves no more unnamed.
-const SEGMENT_PACKS_MAX: usize = 32;
+const SEGMENT_PACKS_MAX: usize = 64;
 
 /// Uploads packs, several at once, and names them in index segments: the segment after its packs. `unnamed` are packs
 /// that no segment names yet.

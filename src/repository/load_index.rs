@@ -23,23 +23,28 @@ const READS_MAX: usize = 8;
 /// The end of a pack that is read first: the directory of an ordinary pack fits.
 const TAIL_LEN: u64 = 64 << 10;
 
+/// A pack that is no longer is read whole: a second request costs more time than these bytes.
+const SMALL_LEN: u64 = 1 << 20;
+
 /// Lists the packs, reads the segments, and the directories of packs that no segment names.
 ///
 /// Segments and packs that cannot be read are passed over: they cost deduplication, never correctness; `verify` names
 /// them.
-pub(crate) async fn load_index(repo: &Repository, condemned: &Condemned) -> Result<Index, Error> {
-    Ok(load_usable(repo, condemned).await?.0)
+pub(crate) async fn load_index(repo: &Repository) -> Result<Index, Error> {
+    let survey = Survey::take(repo).await?;
+    Ok(load_usable(repo, &survey, &Condemned::new()).await?.0)
 }
 
 /// As [`load_index`], and the packs that no segment names, with their directories.
 pub(crate) async fn load_usable(
     repo: &Repository,
+    survey: &Survey,
     condemned: &Condemned,
 ) -> Result<(Index, Vec<SegmentPack>), Error> {
-    let mut listed = list_packs(repo).await?;
+    let mut listed = list_packs(repo, survey).await?;
     listed.retain(|id, _| !condemned.contains(id));
     let mut index = Index::default();
-    let segments = list_segments(repo).await?;
+    let segments = list_segments(repo, survey).await?;
     let mut segments = stream::iter(segments)
         .map(|id| async move { read_segment(repo, &id).await })
         .buffered(READS_MAX);
@@ -91,9 +96,50 @@ fn usable<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
+/// What stands in the store. A small one is listed at once and looked through here; of a large one, each part is listed
+/// when it is asked for. A request for each part is what small backups would mostly consist of.
+#[derive(Debug)]
+pub(crate) struct Survey(Option<Vec<ObjectMeta>>);
+
+impl Survey {
+    /// Of one part only, which is listed when it is asked for.
+    pub(crate) fn of_one_part() -> Self {
+        Self(None)
+    }
+
+    /// Lists the packs anew, whatever was listed before.
+    pub(crate) async fn list_packs_again(&mut self, repo: &Repository) -> Result<(), Error> {
+        if let Some(all) = &mut self.0 {
+            all.retain(|object| !object.key.as_str().starts_with(PACKS_PREFIX));
+            all.extend(list(repo, PACKS_PREFIX).await?);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn take(repo: &Repository) -> Result<Self, Error> {
+        let mut pages = repo.backend().list(&KeyPrefix::all());
+        let first = pages.try_next().await?.unwrap_or_default();
+        let is_whole = pages.try_next().await?.is_none();
+        Ok(Self(is_whole.then_some(first)))
+    }
+
+    /// All objects under a prefix.
+    pub(crate) async fn list(
+        &self,
+        repo: &Repository,
+        prefix: &str,
+    ) -> Result<Vec<ObjectMeta>, Error> {
+        let Some(all) = &self.0 else {
+            return list(repo, prefix).await;
+        };
+        let is_in = |object: &&ObjectMeta| object.key.as_str().starts_with(prefix);
+        Ok(all.iter().filter(is_in).cloned().collect())
+    }
+}
+
 /// All packs with their lengths in bytes.
-pub(crate) async fn list_packs(repo: &Repository) -> Result<HashMap<PackId, u64>, Error> {
-    let objects = list(repo, PACKS_PREFIX).await?;
+async fn list_packs(repo: &Repository, survey: &Survey) -> Result<HashMap<PackId, u64>, Error> {
+    let objects = survey.list(repo, PACKS_PREFIX).await?;
     Ok(objects
         .iter()
         .filter_map(|object| match object.key.as_str().parse() {
@@ -104,8 +150,8 @@ pub(crate) async fn list_packs(repo: &Repository) -> Result<HashMap<PackId, u64>
 }
 
 /// All index segments, in the order of their names.
-pub(crate) async fn list_segments(repo: &Repository) -> Result<Vec<SegmentId>, Error> {
-    let objects = list(repo, INDEX_PREFIX).await?;
+async fn list_segments(repo: &Repository, survey: &Survey) -> Result<Vec<SegmentId>, Error> {
+    let objects = survey.list(repo, INDEX_PREFIX).await?;
     Ok(objects
         .iter()
         .filter_map(|object| match object.key.as_str().parse() {
@@ -132,7 +178,7 @@ pub(crate) async fn read_segment(repo: &Repository, id: &SegmentId) -> Result<Se
         .map_err(|e| segment_error(name, e))
 }
 
-/// Reads the sealed directory of a pack of `len` bytes: its header and its end, never the whole.
+/// Reads the sealed directory of a pack of `len` bytes: its header and its end, or the whole of a small one.
 pub(crate) async fn read_directory(
     repo: &Repository,
     id: &PackId,
@@ -140,12 +186,16 @@ pub(crate) async fn read_directory(
 ) -> Result<(PackEntry, Directory), Error> {
     let name = pack_key(id);
     let damaged = |why: &'static str| Error::damaged(name.clone(), why);
-    let tail_len = TAIL_LEN.min(len);
+    let tail_len = if len <= SMALL_LEN { len } else { TAIL_LEN };
     if len < (PACK_HEADER_LEN + PACK_FOOTER_LEN) as u64 {
         return Err(damaged("shorter than a header and a footer"));
     }
-    let header = get_range(repo, &name, 0, PACK_HEADER_LEN as u64).await?;
     let mut tail = get_range(repo, &name, len - tail_len, tail_len).await?;
+    let header = if tail_len == len {
+        tail.slice(..PACK_HEADER_LEN)
+    } else {
+        get_range(repo, &name, 0, PACK_HEADER_LEN as u64).await?
+    };
     let footer = tail.last_chunk().ok_or_else(|| damaged("cut short"))?;
     let footer = PackFooter::decode(footer).map_err(|e| Error::damaged(&name, e))?;
     let place = footer

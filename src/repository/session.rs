@@ -1,7 +1,7 @@
 //! One writer's run, in the order that keeps it safe beside collectors: announce, read the gc log, list the packs,
 //! read the index, acknowledge; store; commit by creating the cell.
 
-use backup_backend::{Bytes, ErrorKind, PutMode, StorageBackend};
+use backup_backend::{Bytes, PutMode, StorageBackend};
 use backup_core::{
     DocumentContext, DocumentError, DocumentKind, SegmentPack, SessionId, open_document,
     seal_document,
@@ -13,7 +13,7 @@ use backup_manifest::{
 };
 
 use crate::repository::index::Index;
-use crate::repository::load_index::{Condemned, list, load_usable};
+use crate::repository::load_index::{Condemned, Survey, load_usable};
 use crate::repository::store_key;
 use crate::{Error, Event, Observer, Repository};
 
@@ -26,8 +26,14 @@ fn len_max(kind: DocumentKind) -> usize {
     }
 }
 
-/// What a session may rely on, and which packs of it no segment names yet.
-pub(crate) type Usable = (Index, Vec<SegmentPack>);
+/// What a session has found in the store.
+pub(crate) struct Found {
+    /// What it may rely on.
+    pub(crate) index: Index,
+    /// Packs of it that no segment names yet.
+    pub(crate) unnamed: Vec<SegmentPack>,
+    pub(crate) survey: Survey,
+}
 
 /// An open session.
 #[derive(Debug)]
@@ -47,7 +53,7 @@ impl Session {
         source: &str,
         host: &str,
         observer: &dyn Observer,
-    ) -> Result<(Self, Usable), Error> {
+    ) -> Result<(Self, Found), Error> {
         let started_ns = repo.env().clock.now_ns();
         let unix_ms = u64::try_from(started_ns / 1_000_000).unwrap_or(0);
         let id = SessionId::new(
@@ -61,23 +67,27 @@ impl Session {
             started_ns,
         };
 
-        session.announce(repo, host, observer).await?;
-        let log = read_gc_log(repo).await?;
-        // This lists the packs first and reads the segments after.
-        let usable = load_usable(repo, &log.condemned).await?;
+        session.announce(repo, host).await?;
+        let mut survey = Survey::take(repo).await?;
+        let log = read_gc_log(repo, &survey).await?;
+        if log.has_done {
+            // A round that is done had deleted before, but perhaps not before the same listing came to its packs.
+            survey.list_packs_again(repo).await?;
+        }
+        let (index, unnamed) = load_usable(repo, &survey, &log.condemned).await?;
         session.acknowledge(repo, log.newest).await?;
+        session.tell_weakness(repo, &survey, observer).await?;
         observer.event(&Event::SessionOpened { session: id });
-        Ok((session, usable))
+        let found = Found {
+            index,
+            unnamed,
+            survey,
+        };
+        Ok((session, found))
     }
 
-    /// Creates the `open` object, and uses it to probe the store: a second create must be refused, and a list must
-    /// show the object.
-    async fn announce(
-        &self,
-        repo: &Repository,
-        host: &str,
-        observer: &dyn Observer,
-    ) -> Result<(), Error> {
+    /// Creates the `open` object: from here on, collectors wait for this session.
+    async fn announce(&self, repo: &Repository, host: &str) -> Result<(), Error> {
         let name = session_open_key(&self.id);
         let open = SessionOpen {
             host: host.into(),
@@ -86,19 +96,25 @@ impl Session {
         };
         let open = open.encode().map_err(|e| Error::damaged(&name, e))?;
         let sealed = seal(repo, DocumentKind::SessionOpen, &name, &open)?;
-        let key = store_key(&name)?;
-        repo.create_object(&name, sealed.clone()).await?;
-        match repo.backend().put(&key, sealed, PutMode::Create).await {
-            Ok(()) => observer.event(&Event::WeakStore {
-                missing: "create-if-absent",
-            }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error.into()),
+        repo.create_object(&name, sealed).await
+    }
+
+    /// Says what this store does not promise, and what it was seen to break.
+    async fn tell_weakness(
+        &self,
+        repo: &Repository,
+        survey: &Survey,
+        observer: &dyn Observer,
+    ) -> Result<(), Error> {
+        let name = session_open_key(&self.id);
+        let capabilities = repo.backend().capabilities();
+        if !capabilities.create_if_absent {
+            let missing = "create-if-absent";
+            observer.event(&Event::WeakStore { missing });
         }
-        if list(repo, &name).await?.is_empty() {
-            observer.event(&Event::WeakStore {
-                missing: "read-after-write listing",
-            });
+        if !capabilities.consistent_list || survey.list(repo, &name).await?.is_empty() {
+            let missing = "read-after-write listing";
+            observer.event(&Event::WeakStore { missing });
         }
         Ok(())
     }
@@ -212,13 +228,15 @@ pub(crate) fn open(
 struct GcLog {
     newest: u64,
     condemned: Condemned,
+    /// It shows a round that is done.
+    has_done: bool,
 }
 
 /// Packs of every round that is not done are not to be relied on: its final list if there is one, else its plan.
-async fn read_gc_log(repo: &Repository) -> Result<GcLog, Error> {
+async fn read_gc_log(repo: &Repository, survey: &Survey) -> Result<GcLog, Error> {
     let mut log = GcLog::default();
     let mut rounds: std::collections::BTreeMap<u64, [bool; 3]> = std::collections::BTreeMap::new();
-    for object in list(repo, GC_PREFIX).await? {
+    for object in survey.list(repo, GC_PREFIX).await? {
         match object.key.as_str().parse() {
             Ok(ObjectName::GcPlan(round)) => rounds.entry(round).or_default()[0] = true,
             Ok(ObjectName::GcFinal(round)) => rounds.entry(round).or_default()[1] = true,
@@ -229,6 +247,7 @@ async fn read_gc_log(repo: &Repository) -> Result<GcLog, Error> {
     for (round, [plan, is_final, done]) in rounds {
         log.newest = log.newest.max(round);
         if done {
+            log.has_done = true;
             continue;
         }
         let name = match (is_final, plan) {
@@ -248,10 +267,12 @@ async fn read_gc_log(repo: &Repository) -> Result<GcLog, Error> {
 /// An unreadable cell is an error; aborted ones are passed over.
 pub(crate) async fn newest_snapshot(
     repo: &Repository,
+    survey: &Survey,
     source: &str,
 ) -> Result<Option<(SnapshotManifest, [u8; 32])>, Error> {
     let prefix = snapshots_of_source_prefix(repo.keys().source_tag(source));
-    let mut ids: Vec<SessionId> = list(repo, &prefix)
+    let mut ids: Vec<SessionId> = survey
+        .list(repo, &prefix)
         .await?
         .iter()
         .filter_map(|object| match object.key.as_str().parse() {

@@ -8,6 +8,7 @@ use backup_core::{BlockOpener, ChunkId, ChunkKind, Keys, RepositoryId};
 use backup_manifest::pack_key;
 use futures::stream::{self, StreamExt};
 
+use super::write::Aligned;
 use crate::Error;
 use crate::buffers::Pool;
 use crate::repository::blocks::{Block, BlockReader};
@@ -55,6 +56,7 @@ struct Opening {
     keys: Arc<Keys>,
     repository: RepositoryId,
     openers: Arc<Pool<BlockOpener>>,
+    aligned: Aligned,
     kept: Mutex<VecDeque<(u32, Block)>>,
 }
 
@@ -85,6 +87,7 @@ impl Fetcher {
             keys: repo.keys().clone(),
             repository: repo.id(),
             openers: Pool::new(),
+            aligned: Pool::new(),
             kept: Mutex::default(),
         };
         Self {
@@ -236,6 +239,11 @@ pub(crate) fn is_finding(error: &Error) -> bool {
 }
 
 impl Fetched {
+    /// Buffers to write from.
+    pub(crate) fn aligned(&self) -> &Aligned {
+        &self.opening.aligned
+    }
+
     /// The bytes of a piece, checked; or why they cannot be had.
     pub(crate) fn bytes(&mut self, piece: &Piece) -> Result<&[u8], String> {
         let opening = self.opening.clone();

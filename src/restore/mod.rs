@@ -6,6 +6,7 @@ mod place;
 mod plan;
 mod tree;
 mod volume;
+mod write;
 
 use std::fmt;
 use std::io::Write;
@@ -20,7 +21,7 @@ use backup_manifest::{
 use futures::stream::TryStreamExt;
 
 use crate::repository::blocks::BlockReader;
-use crate::repository::load_index::{Condemned, load_index};
+use crate::repository::load_index::load_index;
 use crate::repository::session::read_cell;
 use crate::repository::tree::read_parts;
 use crate::{Error, Observer, Repository};
@@ -206,11 +207,11 @@ impl<'a> Run<'a> {
         options: &'a RestoreOptions,
         observer: &'a dyn Observer,
     ) -> Result<Self, Error> {
-        let index = Arc::new(load_index(repo, &Condemned::new()).await?);
+        let index = Arc::new(load_index(repo).await?);
         let blocks = Arc::new(BlockReader::new(repo, index, TREE_BLOCKS));
         let fetcher = Fetcher::new(repo, blocks.clone());
         // A job's share: its blocks, sealed and opened, twice as many as a batch should need.
-        let jobs_max = (options.memory_len_max / (32 << 20)).clamp(1, crate::env::cores() + 1);
+        let jobs_max = (options.memory_len_max / (32 << 20)).clamp(1, crate::env::cores() + 2);
         Ok(Self {
             repo,
             manifest,

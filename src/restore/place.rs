@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use super::fetch::{Fetched, Piece};
+use super::write::{NewContent, write_pieces};
 use crate::backup::walk::open_beneath;
 
 /// The directory that items are put into.
@@ -55,7 +56,7 @@ impl Findings {
 /// A new file under a name that is not its own yet, or is.
 #[derive(Debug, Clone)]
 pub(crate) struct NewFile {
-    pub(crate) fd: Arc<OwnedFd>,
+    pub(crate) content: Arc<NewContent>,
     name: Vec<u8>,
 }
 
@@ -85,10 +86,10 @@ impl<'a> Placer<'a> {
                 return false;
             }
         };
-        let written = write_pieces(&new.fd, pieces, fetched).and_then(|()| {
+        let written = write_pieces(&new.content, pieces, fetched).and_then(|()| {
             let data: u64 = pieces.iter().map(|piece| u64::from(piece.len)).sum();
             if data < item.meta.len {
-                set_len(&new.fd, item.meta.len)
+                set_len(&new.content.fd, item.meta.len)
             } else {
                 Ok(())
             }
@@ -104,7 +105,7 @@ impl<'a> Placer<'a> {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(parent, &*name, flags, Mode::RUSR | Mode::WUSR)?;
         Ok(NewFile {
-            fd: Arc::new(fd),
+            content: Arc::new(NewContent::new(fd, item.meta.len)),
             name,
         })
     }
@@ -118,7 +119,7 @@ impl<'a> Placer<'a> {
     ) -> bool {
         let settled = match written {
             Ok(()) => {
-                self.file_meta(item, new.fd.as_fd());
+                self.file_meta(item, new.content.fd.as_fd());
                 self.rename(&item.path, &new.name)
                     .map_err(|e| std::io::Error::from(e).to_string())
             }
@@ -414,30 +415,6 @@ fn owner(item: &Item) -> (Option<Uid>, Option<Gid>) {
         Some(Uid::from_raw(item.meta.uid)),
         Some(Gid::from_raw(item.meta.gid)),
     )
-}
-
-/// Writes pieces where they belong. The error says which content is wanting and why.
-pub(crate) fn write_pieces(
-    fd: &OwnedFd,
-    pieces: &[Piece],
-    fetched: &mut Fetched,
-) -> Result<(), String> {
-    for piece in pieces {
-        let mut bytes = fetched.bytes(piece)?;
-        let mut at = piece.at;
-        while !bytes.is_empty() {
-            match rustix::io::pwrite(fd, bytes, at) {
-                Ok(0) => return Err("nothing more can be written".into()),
-                Ok(written) => {
-                    bytes = &bytes[written..];
-                    at += written as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(std::io::Error::from(error).to_string()),
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Sets the length of a file that ends with a hole, or has holes.

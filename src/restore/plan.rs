@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use backup_manifest::{Extent, Item, ItemKind, ItemPath};
 
 use super::fetch::{Fetched, Fetcher, Piece};
-use super::place::{Findings, NewFile, Place, Placer, set_len, write_pieces};
+use super::place::{Findings, NewFile, Place, Placer, set_len};
+use super::write::write_pieces;
 use crate::repository::tree::Part;
 
 /// A batch is full with this many bytes of content...
@@ -399,7 +400,7 @@ impl LargeFile {
     ) -> bool {
         match self.open(placer) {
             Ok(new) => {
-                if let Err(why) = write_pieces(&new.fd, pieces, fetched) {
+                if let Err(why) = write_pieces(&new.content, pieces, fetched) {
                     self.fail(why);
                 }
             }
@@ -434,7 +435,7 @@ impl LargeFile {
         let created = placer.create(&self.item);
         let new = created.map_err(|error| std::io::Error::from(error).to_string())?;
         state.new = Some(new.clone());
-        set_len(&new.fd, self.item.meta.len)?;
+        set_len(&new.content.fd, self.item.meta.len)?;
         Ok(new)
     }
 }

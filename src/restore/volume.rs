@@ -13,8 +13,9 @@ use rustix::fs::{Mode, OFlags};
 
 use super::fetch::Piece;
 use super::find_item;
-use super::place::{Findings, write_pieces};
+use super::place::Findings;
 use super::plan::Done;
+use super::write::{NewContent, write_pieces};
 use super::{RestoreReport, RestoreTarget, Run, beside};
 use crate::Error;
 use crate::backup::produce::VOLUME_NAME;
@@ -232,7 +233,7 @@ impl Gather {
 async fn write_batches(
     run: &Run<'_>,
     content: &Content,
-    fd: &Arc<OwnedFd>,
+    file: &Arc<NewContent>,
     zero_holes: bool,
     report: &mut RestoreReport,
 ) -> Result<(), Error> {
@@ -240,7 +241,7 @@ async fn write_batches(
         batches(run, content)
             .map_ok(|batch| async {
                 let start = content.range.start;
-                put_batch(run, batch, fd.clone(), zero_holes.then_some(start)).await
+                put_batch(run, batch, file.clone(), zero_holes.then_some(start)).await
             })
             .try_buffer_unordered(run.jobs_max),
     );
@@ -264,7 +265,7 @@ async fn write_batches(
 async fn put_batch(
     run: &Run<'_>,
     batch: Batch,
-    fd: Arc<OwnedFd>,
+    file: Arc<NewContent>,
     zero_from: Option<u64>,
 ) -> Result<u64, Error> {
     let mut fetched = run.fetcher.fetch(&batch.blocks).await?;
@@ -274,9 +275,9 @@ async fn put_batch(
             return Err(why);
         }
         if let Some(start) = zero_from {
-            write_zeros(&fd, start, &batch.covers, &batch.pieces)?;
+            write_zeros(&file.fd, start, &batch.covers, &batch.pieces)?;
         }
-        write_pieces(&fd, &batch.pieces, &mut fetched)
+        write_pieces(&file, &batch.pieces, &mut fetched)
     })
     .await?
     .map_err(|why| Error::damaged("content of the snapshot", why))?;
@@ -320,7 +321,7 @@ async fn to_file(
     );
     let new = blocking(move || NewFile::create(path, u64::from_le_bytes(random), len, replace));
     let new = new.await??;
-    let written = write_batches(run, content, &new.fd, false, report).await;
+    let written = write_batches(run, content, &new.content, false, report).await;
     blocking(move || match written {
         Ok(()) => new.publish(),
         Err(error) => {
@@ -333,7 +334,7 @@ async fn to_file(
 
 /// A file in the making, beside its target.
 struct NewFile {
-    fd: Arc<OwnedFd>,
+    content: Arc<NewContent>,
     beside: PathBuf,
     target: PathBuf,
     above: PathBuf,
@@ -366,7 +367,7 @@ impl NewFile {
         }
         let beside = hidden;
         Ok(Self {
-            fd: Arc::new(fd),
+            content: Arc::new(NewContent::new(fd, len)),
             beside,
             target,
             above,
@@ -381,7 +382,7 @@ impl NewFile {
             path: self.target.clone(),
             source,
         };
-        rustix::fs::fsync(&self.fd).map_err(|e| failed("make durable", e.into()))?;
+        rustix::fs::fsync(&self.content.fd).map_err(|e| failed("make durable", e.into()))?;
         let flags = if self.replace {
             rustix::fs::RenameFlags::empty()
         } else {
@@ -422,10 +423,10 @@ async fn to_device(
         let reason = format!("it holds {room} bytes and {len} are to be restored");
         return Err(Error::UnsuitableTarget { reason });
     }
-    let fd = Arc::new(fd);
+    let file = Arc::new(NewContent::in_place(fd));
     // What was there before shows through holes: they are written.
-    write_batches(run, content, &fd, true, report).await?;
-    let synced = blocking(move || rustix::fs::fsync(&fd)).await?;
+    write_batches(run, content, &file, true, report).await?;
+    let synced = blocking(move || rustix::fs::fsync(&file.fd)).await?;
     synced.map_err(|e| failed("make durable", e.into()))
 }
 

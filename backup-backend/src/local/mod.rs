@@ -1,7 +1,9 @@
 //! Objects as files below a directory.
 
+mod direct;
 mod error;
 mod publish;
+mod reads;
 mod sys;
 mod temp;
 #[cfg(all(test, feature = "testing"))]
@@ -22,6 +24,7 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use self::error::{StepError, at, at_sync, kind_of};
+use self::reads::{Lease, Reads};
 use self::sys::{Identity, Root};
 use self::walk::Walk;
 use crate::{
@@ -67,6 +70,8 @@ pub(crate) struct Shared {
     options: LocalFsOptions,
     durable_dirs: Mutex<HashMap<String, Identity>>,
     poisoned: AtomicBool,
+    buffers: direct::Buffers,
+    reads: Arc<Reads>,
 }
 
 impl LocalFs {
@@ -116,6 +121,8 @@ impl LocalFs {
             options,
             durable_dirs: Mutex::default(),
             poisoned: AtomicBool::new(false),
+            buffers: direct::Buffers::default(),
+            reads: Arc::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -228,28 +235,15 @@ fn read(shared: &Shared, key: &ObjectKey, range: Option<ByteRange>) -> Result<By
     }
     // At most OBJECT_LEN_MAX, and still not trusted: this much may not be there.
     let len = range.len as usize;
-    let mut buffer = Vec::new();
-    // Whole packs: asked for with more than 32 MiB, glibc maps the memory and gives it back at once; with less, the
-    // heaps of a few threads keep 100 MB and more (measured). What is not written to costs nothing.
-    let capacity = if len >= LARGE_LEN {
-        len.max(LARGE_CAPACITY)
-    } else {
-        len
-    };
-    buffer
-        .try_reserve_exact(capacity)
+    let mut lease = Lease::take(&shared.reads, len)
         .map_err(|source| fail(ErrorKind::Unavailable).with_source(source))?;
-    sys::read_at(&file, &mut buffer, range.start, len)
+    sys::read_at(&file, &mut lease.buffer, range.start, len)
         .map_err(|errno| at("read the object")(errno).into_backend("get", key.as_str()))?;
-    if buffer.len() < len {
+    if lease.buffer.len() < len {
         return Err(fail(ErrorKind::Corrupt).with_source("the file ended early"));
     }
-    Ok(Bytes::from(buffer))
+    Ok(lease.into_bytes())
 }
-
-const LARGE_LEN: usize = 8 << 20;
-/// Above glibc's `DEFAULT_MMAP_THRESHOLD_MAX` on 64-bit systems.
-const LARGE_CAPACITY: usize = 33 << 20;
 
 fn open_object(
     shared: &Shared,

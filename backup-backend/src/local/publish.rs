@@ -9,6 +9,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::Shared;
+use super::direct;
 use super::error::{StepError, at, at_sync};
 use super::sys;
 use super::temp::Temp;
@@ -50,7 +51,8 @@ fn store(shared: &Shared, folder: &str, name: &str, content: Content<'_>) -> Res
         }
     }
     let mut temp = Temp::create(&shared.root)?;
-    sys::write_all(&temp.file, content.bytes).map_err(at("write the temporary file"))?;
+    direct::write_new(&temp.file, content.bytes, &shared.buffers)
+        .map_err(at("write the temporary file"))?;
     // A failed fsync is final for this file: the kernel may call its lost pages clean. Dropping `temp` discards it.
     sys::sync(&temp.file).map_err(at_sync("fsync the temporary file"))?;
     for _ in 0..ATTEMPTS_MAX {

@@ -130,12 +130,22 @@ fn taken_is_false(result: SysResult<()>) -> SysResult<bool> {
 /// Writes all bytes, however the kernel cuts them.
 pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> SysResult<()> {
     while !bytes.is_empty() {
-        match retry_on_intr(|| rustix::io::write(file, bytes))? {
-            0 => return Err(Errno::IO),
-            written => bytes = bytes.get(written..).unwrap_or_default(),
-        }
+        bytes = bytes.get(write(file, bytes)?..).unwrap_or_default();
     }
     Ok(())
+}
+
+/// Writes some bytes, at least one, and returns how many.
+pub(super) fn write(file: &OwnedFd, bytes: &[u8]) -> SysResult<usize> {
+    match retry_on_intr(|| rustix::io::write(file, bytes))? {
+        0 => Err(Errno::IO),
+        written => Ok(written),
+    }
+}
+
+/// Sets the flags of an open file that can be set later, and unsets the others of these.
+pub(super) fn set_flags(file: &OwnedFd, flags: OFlags) -> SysResult<()> {
+    retry_on_intr(|| fs::fcntl_setfl(file, flags))
 }
 
 /// Appends to `buffer` until it holds `len` bytes or the file ends. Nothing is zeroed first.

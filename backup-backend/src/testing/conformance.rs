@@ -18,6 +18,8 @@ pub struct ConformanceOptions {
     pub page_len: usize,
     /// The largest object of the suite in bytes: 16 MiB + 1.
     pub object_len_max: usize,
+    /// The longest key of the suite in bytes: [`KEY_LEN_MAX`](crate::KEY_LEN_MAX), less what the backend adds to keys.
+    pub key_len_max: usize,
     /// Callers at once: 32.
     pub callers: usize,
     /// A check that takes longer has failed: 300,000 ms.
@@ -29,6 +31,7 @@ impl Default for ConformanceOptions {
         Self {
             page_len: 4,
             object_len_max: (16 << 20) + 1,
+            key_len_max: crate::KEY_LEN_MAX,
             callers: 32,
             check_ms_max: 300_000,
         }

@@ -5,8 +5,7 @@ use super::conformance::{
     Case, Checked, always, cases, fails_with, holds, if_creating, is_true, key, listed, pattern,
 };
 use crate::{
-    ByteRange, ErrorKind, KEY_LEN_MAX, ObjectKey, PutMode, SEGMENT_LEN_MAX, StorageBackend,
-    StorageBackendExt,
+    ByteRange, ErrorKind, ObjectKey, PutMode, SEGMENT_LEN_MAX, StorageBackend, StorageBackendExt,
 };
 
 cases! {
@@ -201,7 +200,7 @@ async fn recreate(backend: &dyn StorageBackend, _: &ConformanceOptions) -> Check
 }
 
 // All printable ASCII, percent signs that look encoded, unicode in both normal forms, both letter cases, the longest.
-fn key_samples() -> Vec<String> {
+fn key_samples(key_len_max: usize) -> Vec<String> {
     let mut names: Vec<String> = (0x20_u8..0x7f)
         .map(char::from)
         .filter(|c| !matches!(c, '/' | '\\' | '.'))
@@ -228,16 +227,15 @@ fn key_samples() -> Vec<String> {
     ];
     names.extend(more.map(|name| format!("more/{name}")));
     names.push("s".repeat(SEGMENT_LEN_MAX));
-    let mut longest =
-        vec!["n".repeat(SEGMENT_LEN_MAX); KEY_LEN_MAX / (SEGMENT_LEN_MAX + 1)].join("/");
-    longest.push('/');
-    longest.push_str(&"m".repeat(KEY_LEN_MAX - longest.len()));
+    let segments = key_len_max.saturating_sub(1) / (SEGMENT_LEN_MAX + 1);
+    let mut longest = format!("{}/", "n".repeat(SEGMENT_LEN_MAX)).repeat(segments);
+    longest.push_str(&"m".repeat(key_len_max.saturating_sub(longest.len())));
     names.push(longest);
     names
 }
 
-async fn legal_keys(backend: &dyn StorageBackend, _: &ConformanceOptions) -> Checked {
-    let mut keys = key_samples()
+async fn legal_keys(backend: &dyn StorageBackend, options: &ConformanceOptions) -> Checked {
+    let mut keys = key_samples(options.key_len_max)
         .into_iter()
         .map(key)
         .collect::<Result<Vec<ObjectKey>, _>>()?;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::s3::S3Arguments;
+
 const STATUSES: &str = "Exit status: 0 everything was done, 1 error, 2 wrong usage, 3 partly done (files were skipped, \
 or damage was found; each is named).";
 
@@ -22,12 +24,14 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArguments {
-    /// The repository: a directory.
+    /// The repository: a directory, or s3://BUCKET/PREFIX?endpoint=https://HOST&region=REGION; further options of the URL are
+    /// preset (aws, r2, b2, gcs, minio, ceph, garage, wasabi), style (path, host), checksum (sha256, md5, none),
+    /// connections and http (allow).
     #[arg(
         long,
         short,
         global = true,
-        value_name = "PATH",
+        value_name = "PLACE",
         env = "BACKUP_REPOSITORY"
     )]
     pub(crate) repo: Option<String>,
@@ -51,6 +55,8 @@ pub(crate) struct GlobalArguments {
     /// No progress, no notes.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) s3: S3Arguments,
 }
 
 #[derive(Debug, Subcommand)]

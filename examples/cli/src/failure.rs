@@ -16,6 +16,14 @@ pub(crate) enum Failure {
     Library(#[from] Error),
     #[error("cannot use the place of the repository")]
     Place { source: BackendError },
+    #[error("cannot use the store")]
+    S3 {
+        source: backup_backend_s3::ConfigError,
+    },
+    #[error("there is no access key for the store")]
+    NoCredentials,
+    #[error("the store took the wish to lock `config` and does not keep it")]
+    LockIgnored,
     #[error("`{scheme}://` names a kind of store that this program does not know")]
     UnknownScheme { scheme: String },
     #[error("{place:?} holds something else already: {found:?}")]
@@ -115,6 +123,9 @@ impl Failure {
         match self {
             Self::Library(error) => library_kind(error),
             Self::Place { source } => store_kind(source.kind()),
+            Self::S3 { .. } => "store_configuration",
+            Self::NoCredentials => "no_credentials",
+            Self::LockIgnored => "lock_ignored",
             Self::UnknownScheme { .. } => "unknown_scheme",
             Self::PlaceTaken { .. } => "place_taken",
             Self::KeyFileExposed { .. } => "key_file_exposed",
@@ -146,7 +157,11 @@ impl Failure {
             Self::Place { source } if source.kind() == ErrorKind::NoSuchBucket => {
                 "make a repository with `backup --repo PATH init`, or correct the path"
             }
-            Self::UnknownScheme { .. } => "give a directory",
+            Self::NoCredentials => {
+                "name a file with --s3-credentials, set BACKUP_S3_KEY_ID and BACKUP_S3_SECRET, or use --s3-aws-env"
+            }
+            Self::LockIgnored => "make the bucket with object lock, or go without --s3-lock",
+            Self::UnknownScheme { .. } => "give a directory, or s3://BUCKET/PREFIX",
             Self::PlaceTaken { .. } => "name a directory that is empty or does not exist",
             Self::KeyFileExposed { .. } => "take the rights of others away: chmod 600 FILE",
             Self::NotAKey { .. } => "make one with `backup key generate FILE`",

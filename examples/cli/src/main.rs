@@ -7,6 +7,7 @@ mod exclude;
 mod failure;
 mod place;
 mod progress;
+mod s3;
 mod signals;
 mod text;
 mod ui;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         json: arguments.global.json,
         quiet: arguments.global.quiet,
         stop: Arc::new(Stop::default()),
+        requests: Default::default(),
     };
     match run(&ui, arguments) {
         Ok(outcome) => outcome.into(),

@@ -1,36 +1,36 @@
 //! Where a repository is: parsed once, so that further kinds of store have their place here.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use backup::backup_backend::{
-    LocalFs, LocalFsOptions, ObjectKey, StorageBackend, StorageBackendExt,
+    Counting, KeyPrefix, LocalFs, LocalFsOptions, ObjectKey, RetryPolicy, Retrying, StorageBackend,
+    StorageBackendExt,
 };
 use backup::{OpenOptions, Repository};
+use backup_backend_s3::{S3, S3Config};
+use futures::TryStreamExt;
 
 use crate::args::GlobalArguments;
 use crate::failure::Failure;
+use crate::ui::Ui;
 use crate::unlock::Secret;
 
 /// Where a repository is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Place {
     /// A directory of this machine.
     Local(PathBuf),
+    /// A bucket, or what is below a prefix of it.
+    S3 { url: String, config: Box<S3Config> },
 }
 
-impl FromStr for Place {
-    type Err = Failure;
-
-    fn from_str(text: &str) -> Result<Self, Failure> {
-        match scheme(text) {
-            None => Ok(Self::Local(text.into())),
-            Some(scheme) => Err(Failure::UnknownScheme {
-                scheme: scheme.into(),
-            }),
-        }
-    }
+/// The store of a repository.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) backend: Arc<dyn StorageBackend>,
+    /// The same store, where it is one of this kind.
+    pub(crate) s3: Option<Arc<S3>>,
 }
 
 /// `s3` of `s3://bucket/prefix`.
@@ -46,45 +46,104 @@ fn scheme(text: &str) -> Option<&str> {
 impl Place {
     /// The place named by the arguments.
     pub(crate) fn of(global: &GlobalArguments) -> Result<Self, Failure> {
-        global.repo.as_deref().unwrap_or_default().parse()
+        let text = global.repo.as_deref().unwrap_or_default();
+        match scheme(text) {
+            None => Ok(Self::Local(text.into())),
+            Some("s3") => Ok(Self::S3 {
+                url: text.into(),
+                config: Box::new(global.s3.config(text)?),
+            }),
+            Some(scheme) => Err(Failure::UnknownScheme {
+                scheme: scheme.into(),
+            }),
+        }
     }
 
     /// Opens the store of a repository that exists.
-    pub(crate) fn open(&self) -> Result<Arc<dyn StorageBackend>, Failure> {
-        let Self::Local(path) = self;
-        let store = LocalFs::open(path, LocalFsOptions::default());
-        Ok(Arc::new(store.map_err(|source| Failure::Place { source })?))
+    pub(crate) fn open(self, ui: &Ui) -> Result<Store, Failure> {
+        match self {
+            Self::Local(path) => {
+                let store = LocalFs::open(path, LocalFsOptions::default());
+                let store = store.map_err(|source| Failure::Place { source })?;
+                Ok(Store::new(ui, store, None))
+            }
+            Self::S3 { config, .. } => Store::s3(ui, *config),
+        }
     }
 
     /// Makes the store for a new repository, unless something else is there.
-    pub(crate) fn create(&self) -> Result<Arc<dyn StorageBackend>, Failure> {
-        let Self::Local(path) = self;
-        if let Ok(mut entries) = std::fs::read_dir(path) {
-            // What a crash of an earlier `init` leaves behind is no obstacle.
-            let ours = |name: &str| matches!(name, ".tmp" | "keys" | "config");
-            let names = entries
-                .by_ref()
-                .flatten()
-                .map(|entry| entry.file_name().to_string_lossy().into_owned());
-            let names: Vec<String> = names.collect();
-            let is_repository = names.iter().any(|name| name == "config");
-            if let Some(found) = names.into_iter().find(|name| !ours(name))
-                && !is_repository
-            {
-                return Err(Failure::PlaceTaken {
-                    place: path.clone(),
-                    found,
-                });
+    pub(crate) async fn create(self, ui: &Ui) -> Result<Store, Failure> {
+        // What a crash of an earlier `init` leaves behind is no obstacle.
+        let ours = |name: &str| matches!(name, ".tmp" | "keys" | "config");
+        let (store, place, names) = match self {
+            Self::Local(path) => {
+                let names = std::fs::read_dir(&path).into_iter().flatten().flatten();
+                let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+                let names: Vec<String> = names.collect();
+                refuse_if_taken(&path, names, ours)?;
+                let store = LocalFs::create(&path, LocalFsOptions::default());
+                let store = store.map_err(|source| Failure::Place { source })?;
+                return Ok(Store::new(ui, store, None));
             }
-        }
-        let store = LocalFs::create(path, LocalFsOptions::default());
-        Ok(Arc::new(store.map_err(|source| Failure::Place { source })?))
+            Self::S3 { url, config } => {
+                let store = Store::s3(ui, *config)?;
+                let mut pages = store.backend.list(&KeyPrefix::all());
+                let first = pages.try_next().await.map_err(backup::Error::from)?;
+                let names = first.unwrap_or_default().into_iter().map(|object| {
+                    let key = object.key.as_str();
+                    key.split_once('/').map_or(key, |(top, _)| top).to_owned()
+                });
+                let names: Vec<String> = names.collect();
+                drop(pages);
+                (store, url, names)
+            }
+        };
+        refuse_if_taken(&PathBuf::from(place), names, ours)?;
+        Ok(store)
     }
 
     /// The directory, when it is one of this machine.
     pub(crate) fn directory(&self) -> Option<PathBuf> {
-        let Self::Local(path) = self;
-        path.canonicalize().ok()
+        match self {
+            Self::Local(path) => path.canonicalize().ok(),
+            Self::S3 { .. } => None,
+        }
+    }
+}
+
+/// A place that holds a repository is told as such by whoever looks closer.
+fn refuse_if_taken(
+    place: &std::path::Path,
+    names: Vec<String>,
+    ours: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
+    if names.iter().any(|name| name == "config") {
+        return Ok(());
+    }
+    match names.into_iter().find(|name| !ours(name)) {
+        None => Ok(()),
+        Some(found) => Err(Failure::PlaceTaken {
+            place: place.to_owned(),
+            found,
+        }),
+    }
+}
+
+impl Store {
+    fn new(ui: &Ui, store: impl StorageBackend + 'static, s3: Option<Arc<S3>>) -> Self {
+        let counting = Counting::new(store);
+        ui.counts(counting.counters());
+        let backend: Arc<dyn StorageBackend> = match &s3 {
+            // Outside of the counting: a call that is repeated is several requests.
+            Some(_) => Arc::new(Retrying::new(counting, RetryPolicy::default())),
+            None => Arc::new(counting),
+        };
+        Self { backend, s3 }
+    }
+
+    fn s3(ui: &Ui, config: S3Config) -> Result<Self, Failure> {
+        let store = Arc::new(S3::new(config).map_err(|source| Failure::S3 { source })?);
+        Ok(Self::new(ui, store.clone(), Some(store)))
     }
 }
 
@@ -98,46 +157,38 @@ pub(crate) async fn holds_repository(store: &Arc<dyn StorageBackend>) -> Result<
 }
 
 /// Opens the repository that the arguments name, with the secret they name.
-pub(crate) async fn open(global: &GlobalArguments) -> Result<Repository, Failure> {
-    Ok(open_with_secret(global).await?.0)
+pub(crate) async fn open(ui: &Ui, global: &GlobalArguments) -> Result<Repository, Failure> {
+    Ok(open_with_secret(ui, global).await?.0)
 }
 
 /// As [`open`], and keeps the secret.
 pub(crate) async fn open_with_secret(
+    ui: &Ui,
     global: &GlobalArguments,
 ) -> Result<(Repository, Secret), Failure> {
-    let store = Place::of(global)?.open()?;
-    // Before a person types a passphrase for nothing.
-    if !holds_repository(&store).await? {
-        return Err(backup::Error::NotARepository.into());
-    }
-    let secret = Secret::existing(global).await?;
+    let store = Place::of(global)?.open(ui)?.backend;
+    let secret = match Secret::at_hand(global).await {
+        Ok(Some(secret)) => secret,
+        // Before a person types a passphrase, or looks for a key file, for nothing.
+        Ok(None) | Err(_) if !holds_repository(&store).await? => {
+            return Err(backup::Error::NotARepository.into());
+        }
+        Ok(None) => Secret::typed().await?,
+        Err(failure) => return Err(failure),
+    };
     let repo = Repository::open(store, secret.credential(), OpenOptions::default()).await?;
     Ok((repo, secret))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, scheme};
+    use super::scheme;
 
     #[test]
-    fn directories_are_places_and_unknown_schemes_are_not() {
-        assert_eq!(
-            "/srv/a b".parse::<Place>().unwrap(),
-            Place::Local("/srv/a b".into())
-        );
-        assert_eq!(
-            "c:\\x://y".parse::<Place>().unwrap(),
-            Place::Local("c:\\x://y".into())
-        );
+    fn only_urls_have_a_scheme() {
         assert_eq!(scheme("s3://bucket/prefix"), Some("s3"));
-        assert_eq!(scheme("./s3://bucket"), None);
-        assert!(
-            "s3://bucket"
-                .parse::<Place>()
-                .unwrap_err()
-                .to_string()
-                .contains("s3://")
-        );
+        for path in ["/srv/a b", "./s3://bucket", "c:\\x://y"] {
+            assert_eq!(scheme(path), None, "{path}");
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use backup::backup_backend::{Counters, Counts};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::signals::Stop;
@@ -16,6 +18,8 @@ pub(crate) struct Ui {
     pub(crate) json: bool,
     pub(crate) quiet: bool,
     pub(crate) stop: Arc<Stop>,
+    /// What was asked of the store, once there is one.
+    pub(crate) requests: OnceLock<Arc<Counters>>,
 }
 
 /// How a command ended that did not fail.
@@ -63,8 +67,27 @@ impl Ui {
         document: &impl Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        let text = if self.json { json(document)? } else { text() };
+        let text = if self.json {
+            line(&self.with_requests(document)?)?
+        } else {
+            text()
+        };
         write_text(out, &text)
+    }
+
+    /// Keeps the counters of the store that is used.
+    pub(crate) fn counts(&self, requests: Arc<Counters>) {
+        let _ = self.requests.set(requests);
+    }
+
+    /// The document, and how often the store was asked for it.
+    fn with_requests(&self, document: &impl Serialize) -> Result<Value, Failure> {
+        let mut document =
+            serde_json::to_value(document).map_err(|e| Failure::Output { source: e.into() })?;
+        if let (Some(object), Some(requests)) = (document.as_object_mut(), self.requests.get()) {
+            object.insert("requests".into(), requests_document(&requests.counts()));
+        }
+        Ok(document)
     }
 
     /// A part of the result where there is no document.
@@ -86,7 +109,7 @@ impl Ui {
             return;
         }
         if self.json
-            && let Ok(line) = json(&failure.document())
+            && let Ok(line) = line(&failure.document())
         {
             eprintln!("{line}");
             return;
@@ -121,6 +144,30 @@ fn write_text(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
 }
 
 /// One line of JSON.
-pub(crate) fn json(document: &impl Serialize) -> Result<String, Failure> {
+pub(crate) fn line(document: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(document).map_err(|e| Failure::Output { source: e.into() })
+}
+
+/// Requests by kind, failed ones included, and what they cost.
+fn requests_document(counts: &Counts) -> Value {
+    json!({
+        "put": counts.put.calls,
+        "get": counts.get.calls,
+        "list": counts.list.calls,
+        "head": counts.head.calls,
+        "delete": counts.delete.calls,
+        "failed": counts.total().failures,
+        "bytes_sent": counts.put.bytes,
+        "bytes_received": counts.get.bytes,
+        "price_usd": price_usd(counts),
+    })
+}
+
+/// What Amazon takes for the requests in its first region, in US dollars: 0.005 for a thousand PUT or LIST, 0.0004 for a
+/// thousand GET or HEAD, nothing for DELETE; traffic and storage not included. Source: its price list of 2026.
+fn price_usd(counts: &Counts) -> f64 {
+    let dear = counts.put.calls + counts.list.calls;
+    let cheap = counts.get.calls + counts.head.calls;
+    // Fractions of a millionth of a dollar are noise of the arithmetic.
+    (dear as f64 * 5.0 + cheap as f64 * 0.4).round() / 1e6
 }

@@ -50,16 +50,18 @@ impl Secret {
         }
     }
 
-    /// The secret that opens the repository today.
-    pub(crate) async fn existing(global: &GlobalArguments) -> Result<Self, Failure> {
+    /// The secret that opens the repository today, unless somebody has to type it.
+    pub(crate) async fn at_hand(global: &GlobalArguments) -> Result<Option<Self>, Failure> {
         let sources = Sources::of(global);
-        if let Some(path) = &sources.key_file {
-            return read_key_file(path);
+        match &sources.key_file {
+            Some(path) => read_key_file(path).map(Some),
+            None => sources.passphrase().await,
         }
-        match sources.passphrase().await? {
-            Some(secret) => Ok(secret),
-            None => ask("Passphrase: ").await,
-        }
+    }
+
+    /// The secret that somebody types.
+    pub(crate) async fn typed() -> Result<Self, Failure> {
+        ask("Passphrase: ").await
     }
 
     /// The secret of a repository to be made. A key file that does not exist is made.
@@ -267,7 +269,7 @@ async fn blocking<T: Send + 'static>(
     clippy::disallowed_methods,
     reason = "the one place where the program reads its environment"
 )]
-fn variable(name: &str) -> Option<OsString> {
+pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 

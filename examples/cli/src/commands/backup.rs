@@ -43,7 +43,7 @@ pub(crate) async fn run(
         .map(|path| Job::new(path, &arguments, &host));
     let jobs: Vec<Job> = jobs.collect::<Result<_, _>>()?;
     let patterns = exclude::patterns(&arguments)?;
-    let repo = place::open(global).await?;
+    let repo = place::open(ui, global).await?;
     let options = options(&arguments, host);
     let repository = Place::of(global)?.directory();
 

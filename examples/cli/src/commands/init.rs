@@ -1,9 +1,11 @@
-use backup::{CreateOptions, Error, Repository};
+use backup::{CreateOptions, Error, Repository, probe};
 use serde_json::json;
 
 use crate::args::{GlobalArguments, InitArguments};
+use crate::commands::stats;
 use crate::failure::Failure;
-use crate::place::{Place, holds_repository};
+use crate::place::{Place, Store, holds_repository};
+use crate::s3;
 use crate::ui::{Outcome, Ui};
 use crate::unlock::Secret;
 
@@ -12,7 +14,7 @@ pub(crate) async fn run(
     global: &GlobalArguments,
     arguments: InitArguments,
 ) -> Result<Outcome, Failure> {
-    let store = Place::of(global)?.create()?;
+    let Store { backend: store, s3 } = Place::of(global)?.create(ui).await?;
     // Before a key file is made for nothing.
     if holds_repository(&store).await? {
         return Err(Error::RepositoryExists.into());
@@ -21,11 +23,19 @@ pub(crate) async fn run(
     let mut options = CreateOptions::default();
     options.label = arguments.label.unwrap_or_else(super::backup::host_name);
     let repo = Repository::create(store, new.secret.credential(), options).await?;
+    if let Some(s3) = s3
+        && global.s3.locks()
+        && !s3::is_locked(&s3, "config").await?
+    {
+        return Err(Failure::LockIgnored);
+    }
+    let probe = probe(&repo).await?;
     let document = json!({
         "repository": repo.id(),
         "location": global.repo,
         "key_file": new.key_file,
         "key_file_created": new.is_created,
+        "store": stats::probe_document(&probe),
     });
     ui.result(&document, || {
         let mut text = format!("made repository {} in {}\n", repo.id(), global.repo.as_deref().unwrap_or_default());
@@ -35,6 +45,12 @@ pub(crate) async fn run(
             )),
             Some(_) => {}
             None => text.push_str("without the passphrase nobody can read the repository\n"),
+        }
+        if !probe.is_safe() {
+            text.push_str(
+                "WARNING: this store overwrites what it should leave alone, or lists late. Backups and restores work; \
+                 garbage may only be collected while nobody writes. `backup stats` says more\n",
+            );
         }
         text
     })?;

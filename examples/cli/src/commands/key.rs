@@ -25,7 +25,7 @@ pub(crate) async fn run(
 }
 
 async fn add(ui: &Ui, global: &GlobalArguments, new: NewSecretArguments) -> Result<(), Failure> {
-    let (repo, opener) = place::open_with_secret(global).await?;
+    let (repo, opener) = place::open_with_secret(ui, global).await?;
     let added = Secret::for_slot(&new).await?;
     let label = new.label.unwrap_or_default();
     let (opener, secret) = (opener.credential(), added.secret.credential());
@@ -48,7 +48,7 @@ async fn add(ui: &Ui, global: &GlobalArguments, new: NewSecretArguments) -> Resu
 }
 
 async fn remove(ui: &Ui, global: &GlobalArguments, beginning: &str) -> Result<(), Failure> {
-    let repo = place::open(global).await?;
+    let repo = place::open(ui, global).await?;
     let slots = list_keys(&repo).await?;
     let found: Vec<&KeySlot> = slots
         .iter()
@@ -67,7 +67,7 @@ async fn remove(ui: &Ui, global: &GlobalArguments, beginning: &str) -> Result<()
 }
 
 async fn show(ui: &Ui, global: &GlobalArguments) -> Result<(), Failure> {
-    let repo = place::open(global).await?;
+    let repo = place::open(ui, global).await?;
     let slots = list_keys(&repo).await?;
     let kind = |slot: &KeySlot| {
         if slot.is_passphrase {

@@ -21,14 +21,14 @@ pub(crate) async fn run(
         .map(commands::item_path)
         .transpose()?
         .filter(|path| !path.is_root());
-    let repo = place::open(global).await?;
+    let repo = place::open(ui, global).await?;
     let snapshot = find_snapshot(&repo, &arguments.snapshot).await?;
     let mut items = Box::pin(list(&repo, &snapshot, below.clone()).await?);
     let mut out = BufWriter::new(std::io::stdout());
     let mut is_empty = true;
     while let Some(item) = items.try_next().await? {
         let line = if ui.json {
-            ui::json(&document(&item))?
+            ui::line(&document(&item))?
         } else if arguments.long {
             long(&item)
         } else {

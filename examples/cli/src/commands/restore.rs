@@ -34,7 +34,7 @@ pub(crate) async fn run(
         Owner::Restore => Ownership::Restore,
         Owner::Ignore => Ownership::Ignore,
     };
-    let repo = place::open(global).await?;
+    let repo = place::open(ui, global).await?;
     let snapshot = find_snapshot(&repo, &arguments.snapshot).await?;
     let target = target(&arguments, snapshot.kind)?;
     if let Some(span) = &arguments.range {

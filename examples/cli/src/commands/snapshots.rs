@@ -12,7 +12,7 @@ pub(crate) async fn run(
     global: &GlobalArguments,
     arguments: SnapshotsArguments,
 ) -> Result<Outcome, Failure> {
-    let repo = place::open(global).await?;
+    let repo = place::open(ui, global).await?;
     let mut filter = SnapshotFilter::default();
     filter.source = arguments.source;
     filter.tags = arguments.tag;

@@ -1,4 +1,4 @@
-use backup::{RepositoryStats, stats};
+use backup::{Promise, RepositoryStats, StoreProbe, stats};
 use serde_json::{Value, json};
 
 use crate::args::GlobalArguments;
@@ -7,7 +7,7 @@ use crate::ui::{Outcome, Ui};
 use crate::{place, text};
 
 pub(crate) async fn run(ui: &Ui, global: &GlobalArguments) -> Result<Outcome, Failure> {
-    let repo = place::open(global).await?;
+    let repo = place::open(ui, global).await?;
     let found = stats(&repo).await?;
     let id = repo.id().to_string();
     ui.result(&document(&id, &found), || summary(&id, &found))?;
@@ -30,21 +30,32 @@ fn document(id: &str, stats: &RepositoryStats) -> Value {
         "chunks": stats.chunks,
         "chunk_bytes": stats.chunk_bytes,
         "ratio": text::ratio(stats.chunk_bytes, stats.bytes),
-        "capabilities": {
-            "create_if_absent": stats.capabilities.create_if_absent,
-            "consistent_list": stats.capabilities.consistent_list,
-        },
+        "store": probe_document(&stats.probe),
+    })
+}
+
+pub(crate) fn probe_document(probe: &StoreProbe) -> Value {
+    let word = |promise| match promise {
+        Promise::Kept => "kept",
+        Promise::Broken => "broken",
+        Promise::NotClaimed => "not_claimed",
+        _ => "unknown",
+    };
+    json!({
+        "create_if_absent": word(probe.create_if_absent),
+        "consistent_list": word(probe.consistent_list),
     })
 }
 
 fn summary(id: &str, stats: &RepositoryStats) -> String {
-    let promise = |kept: bool| {
-        if kept {
-            "yes"
-        } else {
-            "no: collect garbage only while nobody writes"
-        }
-        .to_owned()
+    let promise = |promise| {
+        let text = match promise {
+            Promise::Kept => "yes, as tried",
+            Promise::Broken => "NO, as tried: collect garbage only while nobody writes",
+            Promise::NotClaimed => "no: collect garbage only while nobody writes",
+            _ => "not known: it could not be tried",
+        };
+        text.to_owned()
     };
     text::pairs(&[
         ("repository", id.to_owned()),
@@ -99,11 +110,8 @@ fn summary(id: &str, stats: &RepositoryStats) -> String {
         ),
         (
             "creates never overwrite",
-            promise(stats.capabilities.create_if_absent),
+            promise(stats.probe.create_if_absent),
         ),
-        (
-            "lists are consistent",
-            promise(stats.capabilities.consistent_list),
-        ),
+        ("lists are consistent", promise(stats.probe.consistent_list)),
     ])
 }

@@ -1,13 +1,16 @@
 use std::time::Duration;
 
 use backup::{VerifyLevel, VerifyReport, verify};
+use backup_backend_s3::S3;
 use serde_json::{Value, json};
 
 use crate::args::{GlobalArguments, VerifyArguments};
 use crate::failure::Failure;
+use crate::place::{self, Place};
 use crate::progress::Progress;
+use crate::s3;
+use crate::text;
 use crate::ui::{Outcome, Ui};
-use crate::{place, text};
 
 pub(crate) async fn run(
     ui: &Ui,
@@ -19,13 +22,30 @@ pub(crate) async fn run(
         None if arguments.data => VerifyLevel::AllData,
         None => VerifyLevel::Structure,
     };
-    let repo = place::open(global).await?;
+    let repo = place::open(ui, global).await?;
     let progress = Progress::start(ui, "verify");
     let report = verify(&repo, level, &progress).await?;
     let time = progress.elapsed();
     drop(progress);
-    ui.result(&document(&report, time), || summary(&report, time))?;
-    Ok(Outcome::complete_if(report.is_sound()))
+    let unlocked = match Place::of(global)? {
+        Place::S3 { config, .. } if global.s3.locks() => {
+            let store = S3::new(*config).map_err(|source| Failure::S3 { source })?;
+            s3::unlocked(&store).await?
+        }
+        _ => Vec::new(),
+    };
+    let mut document = document(&report, time);
+    document["unlocked"] = json!(unlocked);
+    ui.result(&document, || {
+        let mut text = summary(&report, time);
+        for object in &unlocked {
+            text.push_str(&format!("not locked: {}\n", text::clean(object)));
+        }
+        text
+    })?;
+    Ok(Outcome::complete_if(
+        report.is_sound() && unlocked.is_empty(),
+    ))
 }
 
 pub(crate) fn document(report: &VerifyReport, time: Duration) -> Value {

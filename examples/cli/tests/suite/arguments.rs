@@ -38,7 +38,7 @@ fn places_that_hold_no_repository_are_told_apart() {
     fs::create_dir(scratch.path("repo")).unwrap();
     assert_eq!(kind(&["snapshots"]), "not_a_repository");
     assert_eq!(
-        kind(&["snapshots", "--repo", "s3://bucket/prefix"]),
+        kind(&["snapshots", "--repo", "ftp://bucket/prefix"]),
         "unknown_scheme"
     );
 }

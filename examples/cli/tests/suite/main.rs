@@ -10,6 +10,9 @@ mod damage;
 mod demo;
 mod keys;
 mod program;
+mod s3;
+#[path = "../../../../tests/s3_support/mod.rs"]
+mod s3_support;
 mod signals;
 mod trees;
 mod volumes;
