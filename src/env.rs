@@ -85,6 +85,10 @@ pub(crate) fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 pub(crate) struct Job<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Job<T> {
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
     pub(crate) async fn finish(self) -> Result<T, Error> {
         self.0.await.map_err(|_| Error::WorkerLost)
     }

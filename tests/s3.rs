@@ -2,6 +2,7 @@
 //! the number of requests is what it should be.
 #![allow(
     clippy::field_reassign_with_default,
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -282,4 +283,54 @@ async fn requests_are_few() {
     );
     assert_eq!(counts.head.calls + counts.put.calls, 0, "{counts:?}");
     assert_same(&tree, &back);
+}
+
+/// Prints what 40 ms of latency cost: `scripts/s3-servers` runs it against its servers, of which `BACKUP_TEST_S3` names one.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a server, and measures: scripts/s3-servers"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server is named by the environment, and time is measured"
+)]
+async fn what_40_ms_of_latency_cost() {
+    use backup_backend_s3::Credentials;
+    use std::time::Instant;
+    let variable = |name| std::env::var(name).expect("scripts/s3-servers sets it");
+    let credentials = Credentials::new(variable("BACKUP_S3_KEY_ID"), variable("BACKUP_S3_SECRET"));
+    let direct = S3Config::from_url(&variable("BACKUP_TEST_S3"), credentials).unwrap();
+    let endpoint = direct.endpoint.clone().unwrap();
+    let server = endpoint.trim_start_matches("http://").parse().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let tree = scratch.path().join("tree");
+    make_tree(&tree, 16, 48 << 20);
+    let mut seconds: Vec<[f64; 2]> = Vec::new();
+    // The first round warms up.
+    for (round, delay_ms) in [0, 0, 40, 0, 40, 0, 40].into_iter().enumerate() {
+        let proxy = Proxy::new(server, move |_, _, _| {
+            Fault::Delay(Duration::from_millis(delay_ms))
+        });
+        let mut config = direct.clone();
+        config.endpoint = Some(format!("http://{}", proxy.address));
+        config.prefix = format!("latency-{}/{round}", std::process::id());
+        let repo = create(store(config)).await;
+        let begun = Instant::now();
+        let made = back_up(&repo, Source::tree(&tree)).await;
+        let backed_up = begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        let back = scratch.path().join("back");
+        restore_tree(&repo, &made.snapshot, &back).await;
+        let restored = begun.elapsed().as_secs_f64();
+        fs::remove_dir_all(back).unwrap();
+        println!("{delay_ms:2} ms: backup {backed_up:.2} s, restore {restored:.2} s");
+        seconds.push([backed_up, restored]);
+    }
+    for (number, what) in ["backup", "restore"].into_iter().enumerate() {
+        let median = |rounds: [usize; 3]| {
+            let mut some = rounds.map(|round| seconds[round][number]);
+            some.sort_by(f64::total_cmp);
+            some[1]
+        };
+        let kept = 100.0 * median([1, 3, 5]) / median([2, 4, 6]);
+        println!("{what}: {kept:.0} % of the throughput without latency");
+    }
 }

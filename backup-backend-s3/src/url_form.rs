@@ -4,12 +4,12 @@ use url::Url;
 
 use crate::{AddressStyle, Checksum, ConfigError, Credentials, Preset, S3Config};
 
-const KNOWN: &str = "preset, endpoint, region, style, checksum, connections, http";
+const KNOWN: &str = "preset, endpoint, region, style, checksum, connections, deadline, http";
 
 impl S3Config {
     /// Parses `s3://bucket/prefix?preset=…&endpoint=…&region=…&style=path|host&checksum=sha256|md5|none&connections=8`.
     /// All options may be left out: without `preset`, a URL with an endpoint is one of `minio`, and one without of `aws`.
-    /// `http=allow` allows plain http to other machines.
+    /// `deadline=60` ends every call after so many seconds; `http=allow` allows plain http to other machines.
     ///
     /// Secrets have no place in a URL, which command lines and logs show.
     ///
@@ -67,6 +67,13 @@ impl S3Config {
                         .filter(|number| (1..=256).contains(number));
                     config.connections_max =
                         number.ok_or_else(|| bad("connections", value, "it is 1 to 256"))?;
+                }
+                ("deadline", _) => {
+                    let seconds: Option<u64> = value.parse().ok();
+                    let seconds = seconds.filter(|seconds| (1..=86_400).contains(seconds));
+                    config.call_ms_max = 1_000
+                        * seconds
+                            .ok_or_else(|| bad("deadline", value, "it is 1 to 86400 seconds"))?;
                 }
                 ("http", "allow") => config.allow_http = true,
                 ("http", _) => return Err(bad("http", value, "it can only be `allow`")),
@@ -142,6 +149,7 @@ mod tests {
             ("s3://bucket/../b?secret=1", "no option"),
             ("s3://id:secret@bucket", "no place here"),
             ("s3://bucket?connections=0", "1 to 256"),
+            ("s3://bucket?deadline=soon", "86400 seconds"),
             ("s3:bucket", "is not like"),
             ("http://bucket", "is not like"),
             ("s3://bu%20cket", "bucket"),

@@ -1,5 +1,6 @@
 //! The suite that every backend passes, against a real server over HTTP.
 #![allow(
+    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -95,4 +96,34 @@ fn a_bucket_can_be_shared() {
     fn is_backend<B: StorageBackend + 'static>() {}
     is_backend::<S3>();
     is_backend::<std::sync::Arc<S3>>();
+}
+
+/// Any server: `scripts/s3-servers` says how. `BACKUP_TEST_S3` is a URL of a bucket; what is below each check's prefix is
+/// new.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a server: scripts/s3-servers"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server is named by the environment"
+)]
+async fn the_server_of_the_environment_conforms() {
+    use backup_backend_s3::Credentials;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let variable = |name| std::env::var(name).expect("scripts/s3-servers sets it");
+    let url = variable("BACKUP_TEST_S3");
+    let credentials = Credentials::new(variable("BACKUP_S3_KEY_ID"), variable("BACKUP_S3_SECRET"));
+    let mut options = ConformanceOptions::default();
+    let page_len = options.page_len;
+    let prefix = format!("conformance/{:016x}", std::process::id());
+    options.key_len_max -= prefix.len() + 8;
+    let number = AtomicU64::new(0);
+    let factory = || async {
+        let mut config = S3Config::from_url(&url, credentials.clone()).unwrap();
+        config.prefix = format!("{prefix}/{:06}", number.fetch_add(1, Ordering::Relaxed));
+        config.list_page_len = page_len;
+        Retrying::new(S3::new(config).unwrap(), RetryPolicy::default())
+    };
+    let report = conformance(factory, options).await;
+    println!("{report}");
+    report.assert_ok();
 }

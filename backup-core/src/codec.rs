@@ -155,34 +155,38 @@ impl Decompressor {
             .ok_or(DecodeError::OutOfMemory)
     }
 
-    /// Decodes `inner` to exactly `expected` bytes. Nothing is allocated before every length has been checked.
+    /// Decodes `inner` to exactly `expected` bytes, which take the place of what `plaintext` holds. Nothing is allocated
+    /// before every length has been checked.
     pub(crate) fn decode_inner(
         &mut self,
         inner: &[u8],
         expected: u32,
-    ) -> Result<Vec<u8>, DecodeError> {
+        plaintext: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
+        plaintext.clear();
         let (codec, stated, body) = split_inner(inner)?;
         if stated != expected {
             return Err(DecodeError::LengthMismatch { stated });
         }
         let len = expected as usize;
         match codec {
-            CODEC_RAW if body.len() == len => Ok(body.to_vec()),
+            CODEC_RAW if body.len() == len => {
+                reserve(plaintext, len)?;
+                plaintext.extend_from_slice(body);
+                Ok(())
+            }
             CODEC_RAW => Err(DecodeError::Malformed(
                 "the raw body has another length than stated",
             )),
             CODEC_ZSTD => {
                 check_frame(body, expected)?;
-                let mut plaintext = Vec::new();
-                plaintext
-                    .try_reserve_exact(len)
-                    .map_err(|_| DecodeError::OutOfMemory)?;
+                reserve(plaintext, len)?;
                 let got = self
                     .context
-                    .decompress(&mut plaintext, body)
+                    .decompress(plaintext, body)
                     .map_err(|_| DecodeError::Malformed("the zstd frame does not decode"))?;
                 if got == len {
-                    Ok(plaintext)
+                    Ok(())
                 } else {
                     Err(DecodeError::Malformed(
                         "the zstd frame decodes to another length",
@@ -192,6 +196,12 @@ impl Decompressor {
             _ => Err(DecodeError::Malformed("the codec is unknown")),
         }
     }
+}
+
+fn reserve(plaintext: &mut Vec<u8>, len: usize) -> Result<(), DecodeError> {
+    plaintext
+        .try_reserve_exact(len)
+        .map_err(|_| DecodeError::OutOfMemory)
 }
 
 /// The `plain_len` that `inner` states, after its header has been checked.

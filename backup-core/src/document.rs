@@ -197,7 +197,9 @@ pub fn open_document(
         .map_err(|AeadError| DocumentError::Unauthentic)?;
     let plain_len = codec::stated_len(&inner)?;
     check_len(u64::from(plain_len), len_max as u64)?;
-    Ok(Decompressor::new()?.decode_inner(&inner, plain_len)?)
+    let mut plaintext = Vec::new();
+    Decompressor::new()?.decode_inner(&inner, plain_len, &mut plaintext)?;
+    Ok(plaintext)
 }
 
 fn check_header(kind: DocumentKind, bytes: &[u8]) -> Result<&[u8], DocumentError> {

@@ -194,6 +194,23 @@ impl BlockOpener {
         record: &[u8],
         plain_len: u32,
     ) -> Result<Vec<u8>, OpenError> {
+        let mut plaintext = Vec::new();
+        self.open_into(keys, (kind, plain_len), record, &mut plaintext)?;
+        Ok(plaintext)
+    }
+
+    /// As [`BlockOpener::open`], into memory that is there already: the plaintext takes the place of what it holds. On an
+    /// error, what it holds is of no meaning.
+    ///
+    /// # Errors
+    /// Those of [`BlockOpener::open`].
+    pub fn open_into(
+        &mut self,
+        keys: &Keys,
+        (kind, plain_len): (ChunkKind, u32),
+        record: &[u8],
+        plaintext: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
         let key = keys.block(kind)?;
         let len_max = RECORD_OVERHEAD + plain_len.min(BLOCK_PLAIN_LEN_MAX) as usize;
         let bad_len = OpenError::RecordLength {
@@ -212,7 +229,7 @@ impl BlockOpener {
         let inner = aead::bulk::open_in_place(&key.encryption, nonce, &aad, &mut self.scratch)
             .map_err(|AeadError| OpenError::Unauthentic)?;
         self.decompressor
-            .decode_inner(inner, plain_len)
+            .decode_inner(inner, plain_len, plaintext)
             .map_err(|error| match error {
                 DecodeError::OutOfMemory => OpenError::OutOfMemory,
                 DecodeError::LengthMismatch { stated } => OpenError::LengthMismatch {

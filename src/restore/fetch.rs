@@ -10,8 +10,8 @@ use futures::stream::{self, StreamExt};
 
 use super::write::Aligned;
 use crate::Error;
-use crate::buffers::Pool;
-use crate::repository::blocks::{Block, BlockReader};
+use crate::buffers::{Pool, Pooled};
+use crate::repository::blocks::BlockReader;
 use crate::repository::index::{BlockEntry, Index, PackEntry};
 
 /// A chunk, or a part of it, and where it belongs.
@@ -56,9 +56,13 @@ struct Opening {
     keys: Arc<Keys>,
     repository: RepositoryId,
     openers: Arc<Pool<BlockOpener>>,
+    plaintexts: Arc<Pool<Vec<u8>>>,
     aligned: Aligned,
     kept: Mutex<VecDeque<(u32, Block)>>,
 }
+
+/// A block's plaintext, in memory that is used again.
+type Block = Arc<Pooled<Vec<u8>>>;
 
 /// The blocks of one batch, on their way into a job.
 #[derive(Debug)]
@@ -87,6 +91,7 @@ impl Fetcher {
             keys: repo.keys().clone(),
             repository: repo.id(),
             openers: Pool::new(),
+            plaintexts: Pool::new(),
             aligned: Pool::new(),
             kept: Mutex::default(),
         };
@@ -268,6 +273,7 @@ impl Fetched {
         match state {
             State::Opened { block, used } => {
                 let start = piece.start as usize;
+                let block = Pooled::as_ref(block);
                 let chunk = block.get(start..start + piece.len as usize);
                 let chunk = chunk.ok_or("its chunk lies beyond the end of its block")?;
                 if opening.keys.chunk_id(ChunkKind::Data, chunk) != piece.id {
@@ -285,16 +291,24 @@ impl Fetched {
 }
 
 impl Opening {
-    fn open(&self, record: &[u8], entry: &BlockEntry, pack: &PackEntry) -> Result<Vec<u8>, String> {
+    fn open(
+        &self,
+        record: &[u8],
+        entry: &BlockEntry,
+        pack: &PackEntry,
+    ) -> Result<Pooled<Vec<u8>>, String> {
         let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", pack_key(&pack.id));
         let opener = self.openers.take(|| BlockOpener::new(self.repository));
         let mut opener = opener.map_err(|e| failed(&e))?;
-        let Some(opener) = opener.get_mut() else {
+        let mut plaintext = self.plaintexts.take_empty();
+        let (Some(opener), Some(into)) = (opener.get_mut(), plaintext.get_mut()) else {
             return Err(failed(&"no opener"));
         };
+        let wanted = (ChunkKind::Data, entry.plain_len);
         opener
-            .open(&self.keys, ChunkKind::Data, record, entry.plain_len)
-            .map_err(|e| failed(&e))
+            .open_into(&self.keys, wanted, record, into)
+            .map_err(|e| failed(&e))?;
+        Ok(plaintext)
     }
 }
 
@@ -308,7 +322,7 @@ impl Drop for Fetched {
             .unwrap_or_else(PoisonError::into_inner);
         for (number, state) in self.blocks.drain() {
             if let State::Opened { block, used } = state
-                && (used as usize) < block.len()
+                && (used as usize) < Pooled::as_ref(&block).len()
                 && !kept.iter().any(|(known, _)| *known == number)
             {
                 kept.push_back((number, block));

@@ -15,7 +15,7 @@ use super::place::{ACCESS_LISTS, Place, Placer};
 use super::plan::{Batch, Done, Planner, is_wanted};
 use super::{Ownership, RestoreReport, Run, beside, find_item};
 use crate::Error;
-use crate::env::blocking;
+use crate::env::{Job, blocking, start};
 use crate::repository::tree::{Parts, read_parts};
 
 pub(super) async fn restore(run: Run<'_>, target: PathBuf) -> Result<RestoreReport, Error> {
@@ -62,16 +62,67 @@ async fn fill(run: &Run<'_>, place: &Arc<Place>) -> Result<RestoreReport, Error>
         }
     }
     let mut report = RestoreReport::default();
-    let stand_ins = put_files(run, place, &mut report).await?;
+    let mut flushing = Flushing::new(place.clone());
+    let stand_ins = put_files(run, place, (&mut report, &mut flushing)).await?;
     put_links_and_directories(run, place, stand_ins, &mut report).await?;
+    flushing.finish().await?;
     Ok(report)
+}
+
+/// Has the system write out what was restored while more is restored, so that little is left to wait for at the end.
+struct Flushing {
+    place: Arc<Place>,
+    job: Option<Job<Result<(), Errno>>>,
+    /// Bytes and items that were restored when the last job began.
+    begun_at: (u64, u64),
+}
+
+/// A job begins when so many bytes are new...
+const FLUSH_LEN: u64 = 64 << 20;
+
+/// ...or so many items.
+const FLUSH_ITEMS: u64 = 16_384;
+
+impl Flushing {
+    fn new(place: Arc<Place>) -> Self {
+        Self {
+            place,
+            job: None,
+            begun_at: (0, 0),
+        }
+    }
+
+    async fn note(&mut self, report: &RestoreReport) -> Result<(), Error> {
+        let (bytes, items) = self.begun_at;
+        let is_due = report.bytes >= bytes + FLUSH_LEN || report.items >= items + FLUSH_ITEMS;
+        if !is_due || self.job.as_ref().is_some_and(|job| !job.is_finished()) {
+            return Ok(());
+        }
+        self.finish().await?;
+        let place = self.place.clone();
+        self.job = Some(start(move || rustix::fs::syncfs(&place.root)));
+        self.begun_at = (report.bytes, report.items);
+        Ok(())
+    }
+
+    /// A failure is told once only by the system, so it is kept.
+    async fn finish(&mut self) -> Result<(), Error> {
+        match self.job.take() {
+            Some(job) => job.finish().await?.map_err(|error| Error::Target {
+                action: "make durable",
+                path: "what is being restored".into(),
+                source: error.into(),
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The first pass: everything but directories and hard links.
 async fn put_files(
     run: &Run<'_>,
     place: &Arc<Place>,
-    report: &mut RestoreReport,
+    (report, flushing): (&mut RestoreReport, &mut Flushing),
 ) -> Result<HashMap<ItemPath, ItemPath>, Error> {
     let mut pages = Box::pin(read_parts(
         run.blocks.clone(),
@@ -107,6 +158,7 @@ async fn put_files(
             while jobs.len() >= run.jobs_max {
                 if let Some(done) = jobs.next().await {
                     report.add(done?, run.observer);
+                    flushing.note(report).await?;
                 }
             }
             jobs.push(put_batch(run, place.clone(), batch));

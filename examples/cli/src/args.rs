@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 pub(crate) struct GlobalArguments {
     /// The repository: a directory, or s3://BUCKET/PREFIX?endpoint=https://HOST&region=REGION; further options of the URL are
     /// preset (aws, r2, b2, gcs, minio, ceph, garage, wasabi), style (path, host), checksum (sha256, md5, none),
-    /// connections and http (allow).
+    /// connections, deadline (seconds for a call, repetitions included) and http (allow).
     #[arg(
         long,
         short,

@@ -65,7 +65,7 @@ impl Place {
             Self::Local(path) => {
                 let store = LocalFs::open(path, LocalFsOptions::default());
                 let store = store.map_err(|source| Failure::Place { source })?;
-                Ok(Store::new(ui, store, None))
+                Ok(Store::local(ui, store))
             }
             Self::S3 { config, .. } => Store::s3(ui, *config),
         }
@@ -83,7 +83,7 @@ impl Place {
                 refuse_if_taken(&path, names, ours)?;
                 let store = LocalFs::create(&path, LocalFsOptions::default());
                 let store = store.map_err(|source| Failure::Place { source })?;
-                return Ok(Store::new(ui, store, None));
+                return Ok(Store::local(ui, store));
             }
             Self::S3 { url, config } => {
                 let store = Store::s3(ui, *config)?;
@@ -130,20 +130,26 @@ fn refuse_if_taken(
 }
 
 impl Store {
-    fn new(ui: &Ui, store: impl StorageBackend + 'static, s3: Option<Arc<S3>>) -> Self {
+    fn local(ui: &Ui, store: LocalFs) -> Self {
         let counting = Counting::new(store);
         ui.counts(counting.counters());
-        let backend: Arc<dyn StorageBackend> = match &s3 {
-            // Outside of the counting: a call that is repeated is several requests.
-            Some(_) => Arc::new(Retrying::new(counting, RetryPolicy::default())),
-            None => Arc::new(counting),
-        };
-        Self { backend, s3 }
+        Self {
+            backend: Arc::new(counting),
+            s3: None,
+        }
     }
 
     fn s3(ui: &Ui, config: S3Config) -> Result<Self, Failure> {
+        let mut policy = RetryPolicy::default();
+        policy.elapsed_ms_max = config.call_ms_max;
         let store = Arc::new(S3::new(config).map_err(|source| Failure::S3 { source })?);
-        Ok(Self::new(ui, store.clone(), Some(store)))
+        // The counting is inside: a call that is repeated is several requests.
+        let counting = Counting::new(store.clone());
+        ui.counts(counting.counters());
+        Ok(Self {
+            backend: Arc::new(Retrying::new(counting, policy)),
+            s3: Some(store),
+        })
     }
 }
 
