@@ -1,5 +1,7 @@
 //! Listings, page by page, and what a page must not do.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use backup_backend::{BackendError, BoxStream, Bytes, ErrorKind, KeyPrefix, ObjectKey, ObjectMeta};
 use futures::stream::{self, StreamExt};
 use percent_encoding::percent_decode_str;
@@ -140,11 +142,10 @@ impl Listing<'_> {
                 return Err(self.corrupt("its keys do not ascend"));
             }
             self.last = Some(key.clone());
-            let modified = listed.last_modified.as_deref();
             objects.push(ObjectMeta {
                 key,
                 len: listed.size,
-                modified: modified.and_then(|text| humantime::parse_rfc3339(text).ok()),
+                modified: listed.last_modified.as_deref().and_then(whole_seconds),
             });
         }
         Ok(objects)
@@ -153,6 +154,13 @@ impl Listing<'_> {
     fn corrupt(&self, why: &'static str) -> BackendError {
         BackendError::new(ErrorKind::Corrupt, "list", self.prefix.as_str()).with_source(why)
     }
+}
+
+/// A HEAD tells whole seconds, a listing of some stores their fractions: both tell the same time of an object.
+fn whole_seconds(text: &str) -> Option<SystemTime> {
+    let time = humantime::parse_rfc3339(text).ok()?;
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(since.as_secs()))
 }
 
 /// As in forms: a plus is a space. Stores that write `%20` write a plus as `%2B` all the same.

@@ -7,6 +7,7 @@ use backup_backend::{Bytes, ErrorKind};
 use backup_core::{BlockOpener, ChunkId, ChunkKind, Keys, RepositoryId};
 use backup_manifest::pack_key;
 use futures::stream::{self, StreamExt};
+use tokio::sync::watch;
 
 use super::write::Aligned;
 use crate::Error;
@@ -59,6 +60,8 @@ struct Opening {
     plaintexts: Arc<Pool<Vec<u8>>>,
     aligned: Aligned,
     kept: Mutex<VecDeque<(u32, Block)>>,
+    /// Records that batches under way have, or are fetching: neighbours share a block, which is not fetched twice.
+    shared: Mutex<HashMap<u32, watch::Receiver<Option<Bytes>>>>,
 }
 
 /// A block's plaintext, in memory that is used again.
@@ -69,6 +72,8 @@ type Block = Arc<Pooled<Vec<u8>>>;
 pub(crate) struct Fetched {
     opening: Arc<Opening>,
     blocks: HashMap<u32, State>,
+    /// Those that this batch fetches, for the others.
+    sharing: HashMap<u32, watch::Sender<Option<Bytes>>>,
 }
 
 #[derive(Debug)]
@@ -94,6 +99,7 @@ impl Fetcher {
             plaintexts: Pool::new(),
             aligned: Pool::new(),
             kept: Mutex::default(),
+            shared: Mutex::default(),
         };
         Self {
             blocks,
@@ -125,68 +131,57 @@ impl Fetcher {
     /// # Errors
     /// When the store cannot be asked.
     pub(crate) async fn fetch(&self, wanted: &BTreeSet<u32>) -> Result<Fetched, Error> {
-        let mut blocks = HashMap::with_capacity(wanted.len());
-        let mut missing = Vec::new();
-        {
-            let kept = self
-                .opening
-                .kept
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            for number in wanted {
-                match kept.iter().find(|(known, _)| known == number) {
-                    Some((_, block)) => {
-                        blocks.insert(
-                            *number,
-                            State::Opened {
-                                block: block.clone(),
-                                used: 0,
-                            },
-                        );
-                    }
-                    None => missing.push(*number),
+        let mut fetched = Fetched {
+            opening: self.opening.clone(),
+            blocks: HashMap::with_capacity(wanted.len()),
+            sharing: HashMap::new(),
+        };
+        let missing = fetched.take_kept(wanted);
+        let (mut mine, theirs) = fetched.share(&missing);
+        self.fetch_into(&mut fetched, &mine).await?;
+        mine.clear();
+        for (number, mut record) in theirs {
+            let told = record.wait_for(Option::is_some).await;
+            match (
+                told.ok().and_then(|record| record.clone()),
+                self.index().block(number),
+            ) {
+                (Some(record), Some((entry, pack))) => {
+                    let sealed = State::Sealed {
+                        record,
+                        entry,
+                        pack,
+                    };
+                    fetched.blocks.insert(number, sealed);
                 }
+                // Whoever fetched it did not get it, or was dropped.
+                _ => mine.push(number),
             }
         }
-        let spans = self.spans(&missing);
-        let mut fetches = stream::iter(spans)
+        self.fetch_into(&mut fetched, &mine).await?;
+        Ok(fetched)
+    }
+
+    async fn fetch_into(&self, fetched: &mut Fetched, wanted: &[u32]) -> Result<(), Error> {
+        let mut fetches = stream::iter(self.spans(wanted))
             .map(|span| async move {
-                let fetched = self
-                    .blocks
-                    .fetch(span.pack, span.start, span.end - span.start)
-                    .await;
-                (span, fetched)
+                let len = span.end - span.start;
+                let got = self.blocks.fetch(span.pack, span.start, len).await;
+                (span, got)
             })
             .buffer_unordered(FETCHES_MAX);
-        while let Some((span, fetched)) = fetches.next().await {
-            match fetched {
-                Ok(bytes) => blocks.extend(span.blocks.iter().map(|(number, entry)| {
-                    let start = (entry.offset - span.start) as usize;
-                    let record = bytes.slice(start..start + entry.record_len as usize);
-                    (
-                        *number,
-                        State::Sealed {
-                            record,
-                            entry: *entry,
-                            pack: span.pack,
-                        },
-                    )
-                })),
+        while let Some((span, got)) = fetches.next().await {
+            match got {
+                Ok(bytes) => fetched.sealed(&span, &bytes),
                 Err(error) if is_finding(&error) => {
                     let why = format!("{} cannot be read: {error}", pack_key(&span.pack.id));
-                    blocks.extend(
-                        span.blocks
-                            .iter()
-                            .map(|(n, _)| (*n, State::Bad(why.clone()))),
-                    );
+                    let bad = |(number, _): &(u32, BlockEntry)| (*number, State::Bad(why.clone()));
+                    fetched.blocks.extend(span.blocks.iter().map(bad));
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Fetched {
-            opening: self.opening.clone(),
-            blocks,
-        })
+        Ok(())
     }
 
     /// Gathers blocks that lie close to each other into requests.
@@ -244,6 +239,62 @@ pub(crate) fn is_finding(error: &Error) -> bool {
 }
 
 impl Fetched {
+    /// Takes what was opened before; returns what was not.
+    fn take_kept(&mut self, wanted: &BTreeSet<u32>) -> Vec<u32> {
+        let opening = self.opening.clone();
+        let kept = opening.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut missing = Vec::new();
+        for number in wanted {
+            match kept.iter().find(|(known, _)| known == number) {
+                Some((_, block)) => {
+                    let block = block.clone();
+                    self.blocks
+                        .insert(*number, State::Opened { block, used: 0 });
+                }
+                None => missing.push(*number),
+            }
+        }
+        missing
+    }
+
+    /// Parts what is wanted into what this batch fetches, for others too, and what others are fetching.
+    fn share(&mut self, wanted: &[u32]) -> (Vec<u32>, Vec<(u32, watch::Receiver<Option<Bytes>>)>) {
+        let opening = self.opening.clone();
+        let mut shared = opening
+            .shared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (mut mine, mut theirs) = (Vec::new(), Vec::new());
+        for number in wanted {
+            if let Some(record) = shared.get(number) {
+                theirs.push((*number, record.clone()));
+                continue;
+            }
+            let (sender, receiver) = watch::channel(None);
+            shared.insert(*number, receiver);
+            self.sharing.insert(*number, sender);
+            mine.push(*number);
+        }
+        (mine, theirs)
+    }
+
+    /// Takes the records of a stretch.
+    fn sealed(&mut self, span: &Span, bytes: &Bytes) {
+        for (number, entry) in &span.blocks {
+            let start = (entry.offset - span.start) as usize;
+            let record = bytes.slice(start..start + entry.record_len as usize);
+            if let Some(sharing) = self.sharing.get(number) {
+                sharing.send_replace(Some(record.clone()));
+            }
+            let sealed = State::Sealed {
+                record,
+                entry: *entry,
+                pack: span.pack,
+            };
+            self.blocks.insert(*number, sealed);
+        }
+    }
+
     /// Buffers to write from.
     pub(crate) fn aligned(&self) -> &Aligned {
         &self.opening.aligned
@@ -315,6 +366,13 @@ impl Opening {
 impl Drop for Fetched {
     /// Keeps the blocks of which more may be wanted.
     fn drop(&mut self) {
+        {
+            let shared = self.opening.shared.lock();
+            let mut shared = shared.unwrap_or_else(PoisonError::into_inner);
+            for number in self.sharing.keys() {
+                shared.remove(number);
+            }
+        }
         let mut kept = self
             .opening
             .kept
