@@ -61,8 +61,11 @@ struct Opening {
     aligned: Aligned,
     kept: Mutex<VecDeque<(u32, Block)>>,
     /// Records that batches under way have, or are fetching: neighbours share a block, which is not fetched twice.
-    shared: Mutex<HashMap<u32, watch::Receiver<Option<Bytes>>>>,
+    shared: Mutex<HashMap<u32, Awaited>>,
 }
+
+/// A record that another batch has, or is fetching.
+type Awaited = watch::Receiver<Option<Bytes>>;
 
 /// A block's plaintext, in memory that is used again.
 type Block = Arc<Pooled<Vec<u8>>>;
@@ -258,7 +261,7 @@ impl Fetched {
     }
 
     /// Parts what is wanted into what this batch fetches, for others too, and what others are fetching.
-    fn share(&mut self, wanted: &[u32]) -> (Vec<u32>, Vec<(u32, watch::Receiver<Option<Bytes>>)>) {
+    fn share(&mut self, wanted: &[u32]) -> (Vec<u32>, Vec<(u32, Awaited)>) {
         let opening = self.opening.clone();
         let mut shared = opening
             .shared
