@@ -117,6 +117,10 @@ impl<'a> Placer<'a> {
         new: NewFile,
         written: Result<(), String>,
     ) -> bool {
+        let written = written.and_then(|()| {
+            let finished = new.content.finish();
+            finished.map_err(|error| std::io::Error::from(error).to_string())
+        });
         let settled = match written {
             Ok(()) => {
                 self.file_meta(item, new.content.fd.as_fd());

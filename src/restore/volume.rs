@@ -382,7 +382,10 @@ impl NewFile {
             path: self.target.clone(),
             source,
         };
-        rustix::fs::fsync(&self.content.fd).map_err(|e| failed("make durable", e.into()))?;
+        self.content
+            .finish()
+            .and_then(|()| rustix::fs::fsync(&self.content.fd))
+            .map_err(|e| failed("make durable", e.into()))?;
         let flags = if self.replace {
             rustix::fs::RenameFlags::empty()
         } else {

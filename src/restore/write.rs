@@ -2,6 +2,7 @@
 //! every byte into pages that nobody reads before the file is durable.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -24,7 +25,13 @@ pub(crate) struct NewContent {
     pub(crate) fd: OwnedFd,
     /// The same file past the cache.
     direct: Option<OwnedFd>,
+    /// Where stretches begin and end within a page: through the cache, and later. A usual write waits until no direct one is
+    /// under way, and holds up the next.
+    edges: Mutex<Vec<(u64, Vec<u8>)>>,
 }
+
+/// So many edges are kept, of less than a page each.
+const EDGES_MAX: usize = 1024;
 
 impl NewContent {
     /// A file that will be `len` bytes long.
@@ -39,12 +46,43 @@ impl NewContent {
         } else {
             None
         };
-        Self { fd, direct }
+        Self {
+            fd,
+            direct,
+            edges: Mutex::default(),
+        }
     }
 
     /// Something that stands already: a device, or a file that is written in place.
     pub(crate) fn in_place(fd: OwnedFd) -> Self {
-        Self { fd, direct: None }
+        Self {
+            fd,
+            direct: None,
+            edges: Mutex::default(),
+        }
+    }
+
+    fn edge(&self, bytes: &[u8], at: u64) -> Result<(), Errno> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        edges.push((at, bytes.to_vec()));
+        if edges.len() < EDGES_MAX {
+            return Ok(());
+        }
+        let some = std::mem::take(&mut *edges);
+        drop(edges);
+        some.iter()
+            .try_for_each(|(at, bytes)| write_at(&self.fd, bytes, *at))
+    }
+
+    /// Writes what was kept for later. Without it, the content is not whole.
+    pub(crate) fn finish(&self) -> Result<(), Errno> {
+        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        let some = std::mem::take(&mut *edges);
+        some.iter()
+            .try_for_each(|(at, bytes)| write_at(&self.fd, bytes, *at))
     }
 }
 
@@ -68,7 +106,8 @@ pub(crate) fn write_pieces(
     };
     let start = buffer.as_ptr().align_offset(ALIGN);
     let mut run = Run {
-        file: (&file.fd, direct),
+        file,
+        direct,
         buffer: &mut buffer[start..start + DIRECT_LEN],
         len: 0,
         end: 0,
@@ -96,8 +135,8 @@ pub(crate) type Aligned = std::sync::Arc<Pool<Vec<u8>>>;
 /// A stretch of a file without gaps. Whole pages go directly; what shares its first or last page with others goes through
 /// the cache, so that no page is written both ways.
 struct Run<'a> {
-    /// Through the cache, and past it.
-    file: (&'a OwnedFd, &'a OwnedFd),
+    file: &'a NewContent,
+    direct: &'a OwnedFd,
     /// Whole pages, to be written.
     buffer: &'a mut [u8],
     len: usize,
@@ -113,7 +152,7 @@ impl Run<'_> {
         if let Some(len) = pages.end.checked_sub(pages.start).filter(|len| *len > 0) {
             let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
             // Where that cannot be, writing asks for the room.
-            let _ = rustix::fs::fallocate(self.file.0, flags, pages.start, len);
+            let _ = rustix::fs::fallocate(&self.file.fd, flags, pages.start, len);
         }
         self.end = start;
     }
@@ -123,7 +162,7 @@ impl Run<'_> {
             let into_page = (self.end % ALIGN as u64) as usize;
             if self.len == 0 && into_page != 0 {
                 let (head, rest) = bytes.split_at((ALIGN - into_page).min(bytes.len()));
-                write_at(self.file.0, head, self.end)?;
+                self.file.edge(head, self.end)?;
                 self.end += head.len() as u64;
                 bytes = rest;
                 continue;
@@ -146,7 +185,7 @@ impl Run<'_> {
         let (mut bytes, mut at) = (&self.buffer[..self.len], self.end - self.len as u64);
         self.len = 0;
         while !bytes.is_empty() {
-            let written = match rustix::io::pwrite(self.file.1, bytes, at) {
+            let written = match rustix::io::pwrite(self.direct, bytes, at) {
                 Err(Errno::INTR) => continue,
                 // The file system wants other multiples.
                 Err(Errno::INVAL) => 0,
@@ -155,7 +194,7 @@ impl Run<'_> {
             bytes = &bytes[written..];
             at += written as u64;
             if written % ALIGN != 0 || written == 0 {
-                return write_at(self.file.0, bytes, at);
+                return write_at(&self.file.fd, bytes, at);
             }
         }
         Ok(())
@@ -168,11 +207,8 @@ impl Run<'_> {
         self.len -= tail;
         self.end -= tail as u64;
         self.flush()?;
-        write_at(
-            self.file.0,
-            &self.buffer[len - tail..len],
-            end - tail as u64,
-        )
+        let tail = &self.buffer[len - tail..len];
+        self.file.edge(tail, end - tail.len() as u64)
     }
 }
 
@@ -226,7 +262,8 @@ mod tests {
         let start = memory.as_ptr().align_offset(ALIGN);
         for (from, to) in stretches {
             let mut run = Run {
-                file: (&new.fd, direct),
+                file: &new,
+                direct,
                 buffer: &mut memory[start..start + DIRECT_LEN],
                 len: 0,
                 end: 0,
@@ -237,6 +274,7 @@ mod tests {
             }
             run.finish().unwrap();
         }
+        new.finish().unwrap();
         assert!(std::fs::read(file.path()).unwrap() == content);
     }
 }
