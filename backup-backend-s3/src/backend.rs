@@ -98,6 +98,15 @@ impl S3 {
         self.client.send(call).await
     }
 
+    /// What the store tells of an object without sending it.
+    pub(crate) async fn ask_head(&self, key: &ObjectKey) -> Result<Answer, BackendError> {
+        let answer = self.ask(Method::HEAD, key, HeaderMap::new(), 0).await?;
+        match answer.status {
+            StatusCode::OK => Ok(answer),
+            _ => Err(refused("head", key.as_str(), &answer)),
+        }
+    }
+
     /// What is said of a put. Stores refuse a retention without `Content-MD5`.
     fn checksum_of(&self, rule: Option<&ObjectRule>) -> Checksum {
         match rule.and_then(|rule| rule.retention) {
@@ -314,16 +323,8 @@ impl StorageBackend for S3 {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, BackendError> {
-        let answer = self.ask(Method::HEAD, key, HeaderMap::new(), 0).await?;
-        if answer.status != StatusCode::OK {
-            return Err(refused("head", key.as_str(), &answer));
-        }
-        let text = |name| {
-            answer
-                .headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
+        let answer = self.ask_head(key).await?;
+        let text = |name| answer.text(name);
         let len = text(CONTENT_LENGTH).and_then(|len| len.parse().ok());
         let len = len.ok_or_else(|| {
             BackendError::new(ErrorKind::Corrupt, "head", key.as_str())

@@ -3,10 +3,8 @@
 use std::time::SystemTime;
 
 use backup_backend::{BackendError, ObjectKey};
-use reqwest::header::{HeaderMap, HeaderName};
-use reqwest::{Method, StatusCode};
+use reqwest::header::HeaderName;
 
-use crate::error::refused;
 use crate::{Retention, RetentionMode, S3};
 
 pub(crate) const MODE: HeaderName = HeaderName::from_static("x-amz-object-lock-mode");
@@ -30,16 +28,8 @@ impl S3 {
     /// # Errors
     /// `NotFound` and others.
     pub async fn retention(&self, key: &ObjectKey) -> Result<Option<Retention>, BackendError> {
-        let answer = self.ask(Method::HEAD, key, HeaderMap::new(), 0).await?;
-        if answer.status != StatusCode::OK {
-            return Err(refused("head", key.as_str(), &answer));
-        }
-        let text = |name| {
-            answer
-                .headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
+        let answer = self.ask_head(key).await?;
+        let text = |name| answer.text(name);
         let mode = match text(MODE) {
             Some("GOVERNANCE") => RetentionMode::Governance,
             Some("COMPLIANCE") => RetentionMode::Compliance,
