@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use backup::backup_backend::{Counting, Counts, ErrorKind, RetryPolicy, Retrying};
 use backup::{
-    BackupOptions, Error, Promise, Repository, RestoreOptions, RestoreTarget, Source, backup,
-    find_snapshot, probe, restore,
+    BackupOptions, Error, Promise, Repository, RestoreOptions, RestoreTarget, SessionId, Source,
+    backup, find_snapshot, probe, restore,
 };
 use backup_backend_s3::{S3, S3Config};
 use common::compare::assert_same;
@@ -136,6 +136,13 @@ async fn faults_at_every_fourth_request_are_masked() {
     }
 }
 
+/// A restore that meets damage fails, or names what is missing.
+async fn assert_noticed(repo: &Repository, snapshot: &SessionId, to: &Path) {
+    let target = RestoreTarget::Directory(to.into());
+    let back = restore(repo, snapshot, target, &RestoreOptions::default(), &()).await;
+    assert!(back.is_err() || back.is_ok_and(|report| !report.is_complete()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_never_comes_back() {
     let scratch = tempfile::tempdir().unwrap();
@@ -161,16 +168,7 @@ async fn a_flipped_bit_never_comes_back() {
     )
     .await;
     if let Ok(made) = made {
-        let target = RestoreTarget::Directory(scratch.path().join("back"));
-        let back = restore(
-            &repo,
-            &made.snapshot,
-            target,
-            &RestoreOptions::default(),
-            &(),
-        )
-        .await;
-        assert!(back.is_err() || back.is_ok_and(|report| !report.is_complete()));
+        assert_noticed(&repo, &made.snapshot, &scratch.path().join("back")).await;
     }
     // On its way down.
     let bucket = Bucket::new();
@@ -184,16 +182,7 @@ async fn a_flipped_bit_never_comes_back() {
         }
     });
     let repo = open(store(bucket.config_at(proxy.address))).await;
-    let target = RestoreTarget::Directory(scratch.path().join("down"));
-    let back = restore(
-        &repo,
-        &made.snapshot,
-        target,
-        &RestoreOptions::default(),
-        &(),
-    )
-    .await;
-    assert!(back.is_err() || back.is_ok_and(|report| !report.is_complete()));
+    assert_noticed(&repo, &made.snapshot, &scratch.path().join("down")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

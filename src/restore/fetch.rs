@@ -140,9 +140,9 @@ impl Fetcher {
             sharing: HashMap::new(),
         };
         let missing = fetched.take_kept(wanted);
-        let (mut mine, theirs) = fetched.share(&missing);
+        let (mine, theirs) = fetched.share(&missing);
         self.fetch_into(&mut fetched, &mine).await?;
-        mine.clear();
+        let mut left = Vec::new();
         for (number, mut record) in theirs {
             let told = record.wait_for(Option::is_some).await;
             match (
@@ -158,10 +158,10 @@ impl Fetcher {
                     fetched.blocks.insert(number, sealed);
                 }
                 // Whoever fetched it did not get it, or was dropped.
-                _ => mine.push(number),
+                _ => left.push(number),
             }
         }
-        self.fetch_into(&mut fetched, &mine).await?;
+        self.fetch_into(&mut fetched, &left).await?;
         Ok(fetched)
     }
 

@@ -71,10 +71,8 @@ impl NewContent {
         if edges.len() < EDGES_MAX {
             return Ok(());
         }
-        let some = std::mem::take(&mut *edges);
         drop(edges);
-        some.iter()
-            .try_for_each(|(at, bytes)| write_at(&self.fd, bytes, *at))
+        self.finish()
     }
 
     /// Writes what was kept for later. Without it, the content is not whole.

@@ -1,6 +1,6 @@
 //! Where a repository is: parsed once, so that further kinds of store have their place here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup::backup_backend::{
@@ -73,33 +73,27 @@ impl Place {
 
     /// Makes the store for a new repository, unless something else is there.
     pub(crate) async fn create(self, ui: &Ui) -> Result<Store, Failure> {
-        // What a crash of an earlier `init` leaves behind is no obstacle.
-        let ours = |name: &str| matches!(name, ".tmp" | "keys" | "config");
-        let (store, place, names) = match self {
+        match self {
             Self::Local(path) => {
                 let names = std::fs::read_dir(&path).into_iter().flatten().flatten();
                 let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-                let names: Vec<String> = names.collect();
-                refuse_if_taken(&path, names, ours)?;
+                refuse_if_taken(&path, names.collect())?;
                 let store = LocalFs::create(&path, LocalFsOptions::default());
                 let store = store.map_err(|source| Failure::Place { source })?;
-                return Ok(Store::local(ui, store));
+                Ok(Store::local(ui, store))
             }
             Self::S3 { url, config } => {
                 let store = Store::s3(ui, *config)?;
-                let mut pages = store.backend.list(&KeyPrefix::all());
-                let first = pages.try_next().await.map_err(backup::Error::from)?;
+                let first = store.backend.list(&KeyPrefix::all()).try_next().await;
+                let first = first.map_err(backup::Error::from)?;
                 let names = first.unwrap_or_default().into_iter().map(|object| {
                     let key = object.key.as_str();
                     key.split_once('/').map_or(key, |(top, _)| top).to_owned()
                 });
-                let names: Vec<String> = names.collect();
-                drop(pages);
-                (store, url, names)
+                refuse_if_taken(Path::new(&url), names.collect())?;
+                Ok(store)
             }
-        };
-        refuse_if_taken(&PathBuf::from(place), names, ours)?;
-        Ok(store)
+        }
     }
 
     /// The directory, when it is one of this machine.
@@ -112,14 +106,12 @@ impl Place {
 }
 
 /// A place that holds a repository is told as such by whoever looks closer.
-fn refuse_if_taken(
-    place: &std::path::Path,
-    names: Vec<String>,
-    ours: impl Fn(&str) -> bool,
-) -> Result<(), Failure> {
+fn refuse_if_taken(place: &Path, names: Vec<String>) -> Result<(), Failure> {
     if names.iter().any(|name| name == "config") {
         return Ok(());
     }
+    // What a crash of an earlier `init` leaves behind is no obstacle.
+    let ours = |name: &str| matches!(name, ".tmp" | "keys");
     match names.into_iter().find(|name| !ours(name)) {
         None => Ok(()),
         Some(found) => Err(Failure::PlaceTaken {

@@ -108,11 +108,7 @@ impl S3Arguments {
             let (Some(id), Some(secret)) = (id, secret) else {
                 return Err(Failure::NoCredentials);
             };
-            let credentials = Credentials::new(id, secret);
-            return Ok(match lines.next() {
-                Some(token) => credentials.with_session_token(token),
-                None => credentials,
-            });
+            return Ok(access_key(id, secret, lines.next()));
         }
         let names = if self.s3_aws_env {
             [
@@ -128,11 +124,15 @@ impl S3Arguments {
         let (Some(id), Some(secret)) = (id, secret) else {
             return Err(Failure::NoCredentials);
         };
-        let credentials = Credentials::new(id, secret);
-        Ok(match token {
-            Some(token) => credentials.with_session_token(token),
-            None => credentials,
-        })
+        Ok(access_key(&id, &secret, token.as_deref()))
+    }
+}
+
+fn access_key(id: &str, secret: &str, token: Option<&str>) -> Credentials {
+    let credentials = Credentials::new(id, secret);
+    match token {
+        Some(token) => credentials.with_session_token(token),
+        None => credentials,
     }
 }
 
