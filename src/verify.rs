@@ -411,9 +411,8 @@ async fn check_small(repo: &Repository, name: &ObjectName, key: &str) -> Result<
         }
         ObjectName::SessionOpen(_) => DocumentKind::SessionOpen,
         ObjectName::SessionAck(..) => DocumentKind::SessionAck,
-        ObjectName::SessionBeat(..) => DocumentKind::SessionBeat,
         ObjectName::GcPlan(_) | ObjectName::GcFinal(_) => DocumentKind::GcPlan,
-        ObjectName::Retired(_) => DocumentKind::Retired,
+        ObjectName::Decision(..) => DocumentKind::Retired,
         _ => return Ok(()),
     };
     open(repo, kind, key, &repo.get(key).await?).map(drop)

@@ -20,9 +20,7 @@ pub enum DocumentKind {
     SessionOpen = 8,
     /// A session's answer to a plan.
     SessionAck = 9,
-    /// A sign of life of a session.
-    SessionBeat = 10,
-    /// The mark that retention gave a snapshot up.
+    /// A decision about a snapshot.
     Retired = 11,
 }
 
@@ -40,8 +38,7 @@ impl DocumentKind {
             | Self::Directory
             | Self::GcPlan
             | Self::SessionOpen
-            | Self::SessionAck
-            | Self::SessionBeat => keys.index(),
+            | Self::SessionAck => keys.index(),
         }
     }
 }

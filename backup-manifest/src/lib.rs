@@ -27,6 +27,7 @@
 //! compresses nor seals: that is `backup-core`. Documents are checked as they are decoded, so that holding one proves
 //! it valid; bytes of an enemy give a typed error, never a panic, and no more memory than they are long allow.
 
+mod decision;
 mod item;
 mod list;
 mod names;
@@ -39,16 +40,18 @@ mod tree;
 mod cut;
 mod wire;
 
+pub use decision::{DECISION_LEN_MAX, Decision, Verdict};
 pub use item::{
     Extent, Item, ItemKind, ItemView, KindView, MODE_MAX, Metadata, MetadataView, TARGET_LEN_MAX,
     XATTR_NAME_LEN_MAX, XATTR_VALUE_LEN_MAX, XATTRS_LEN_MAX, Xattr, XattrsView,
 };
 pub use list::{LEVEL_MAX, ListError, ListWriter, TreeRef, decode_list};
 pub use names::{
-    CONFIG, GC_PREFIX, INDEX_PREFIX, KEYS_PREFIX, NameError, ObjectName, PACKS_PREFIX,
-    RETIRED_PREFIX, SESSIONS_PREFIX, SNAPSHOTS_PREFIX, gc_done_key, gc_final_key, gc_plan_key,
-    pack_key, packs_prefix, retired_key, segment_key, session_ack_key, session_beat_key,
-    session_open_key, session_prefix, slot_key, snapshot_key, snapshots_of_source_prefix,
+    CONFIG, DAMAGED_PREFIX, GC_PREFIX, INDEX_PREFIX, KEYS_PREFIX, NameError, ObjectName,
+    PACKS_PREFIX, RETIRED_PREFIX, SESSIONS_PREFIX, SNAPSHOTS_PREFIX, damaged_key, decision_key,
+    decisions_prefix, gc_done_key, gc_final_key, gc_plan_key, gone_key, pack_key, packs_prefix,
+    segment_key, session_ack_key, session_beat_key, session_open_key, session_prefix, slot_key,
+    snapshot_key, snapshots_of_source_prefix,
 };
 pub use page::{
     EXTENT_DATA_LEN_MAX, LEN_OPEN, PAGE_LEN_MAX, Page, PageError, PageParams, PageReader,

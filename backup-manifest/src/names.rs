@@ -16,8 +16,10 @@ pub const INDEX_PREFIX: &str = "index/";
 pub const SESSIONS_PREFIX: &str = "sessions/";
 /// What the keys of all snapshot cells start with.
 pub const SNAPSHOTS_PREFIX: &str = "snapshots/";
-/// What the keys of all retirements start with.
+/// What the keys of all decisions about snapshots start with.
 pub const RETIRED_PREFIX: &str = "retired/";
+/// What the keys of all marks on damaged packs start with.
+pub const DAMAGED_PREFIX: &str = "damaged/";
 /// What the keys of all rounds of collection start with.
 pub const GC_PREFIX: &str = "gc/";
 
@@ -43,8 +45,12 @@ pub enum ObjectName {
     SessionBeat(SessionId, u64),
     /// `snapshots/<id>`
     Snapshot(SessionId),
-    /// `retired/<id>`
-    Retired(SessionId),
+    /// `retired/<id>/<number>`
+    Decision(SessionId, u64),
+    /// `retired/<id>/gone`
+    Gone(SessionId),
+    /// `damaged/<64 hex>`
+    Damaged(PackId),
     /// `gc/<round>/plan`
     GcPlan(u64),
     /// `gc/<round>/final`
@@ -97,9 +103,19 @@ pub fn snapshot_key(session: &SessionId) -> String {
     ObjectName::Snapshot(*session).to_string()
 }
 
-/// `retired/<id>`
-pub fn retired_key(session: &SessionId) -> String {
-    ObjectName::Retired(*session).to_string()
+/// `retired/<id>/<number>`
+pub fn decision_key(snapshot: &SessionId, number: u64) -> String {
+    ObjectName::Decision(*snapshot, number).to_string()
+}
+
+/// `retired/<id>/gone`
+pub fn gone_key(snapshot: &SessionId) -> String {
+    ObjectName::Gone(*snapshot).to_string()
+}
+
+/// `damaged/<64 hex>`
+pub fn damaged_key(pack: &PackId) -> String {
+    ObjectName::Damaged(*pack).to_string()
 }
 
 /// `gc/<round>/plan`
@@ -120,6 +136,11 @@ pub fn gc_done_key(round: u64) -> String {
 /// What the keys of the packs start with whose id starts with `first`: one of 256 parts to list in parallel.
 pub fn packs_prefix(first: u8) -> String {
     format!("{PACKS_PREFIX}{first:02x}/")
+}
+
+/// What the keys of all decisions about one snapshot start with.
+pub fn decisions_prefix(snapshot: &SessionId) -> String {
+    format!("{RETIRED_PREFIX}{snapshot}/")
 }
 
 /// What the keys of one session's objects start with.
@@ -150,7 +171,11 @@ impl fmt::Display for ObjectName {
                 write!(f, "{SESSIONS_PREFIX}{session}/beat/{number:020}")
             }
             Self::Snapshot(session) => write!(f, "{SNAPSHOTS_PREFIX}{session}"),
-            Self::Retired(session) => write!(f, "{RETIRED_PREFIX}{session}"),
+            Self::Decision(snapshot, number) => {
+                write!(f, "{RETIRED_PREFIX}{snapshot}/{number:020}")
+            }
+            Self::Gone(snapshot) => write!(f, "{RETIRED_PREFIX}{snapshot}/gone"),
+            Self::Damaged(pack) => write!(f, "{DAMAGED_PREFIX}{pack}"),
             Self::GcPlan(round) => write!(f, "{GC_PREFIX}{round:020}/plan"),
             Self::GcFinal(round) => write!(f, "{GC_PREFIX}{round:020}/final"),
             Self::GcDone(round) => write!(f, "{GC_PREFIX}{round:020}/done"),
@@ -184,7 +209,14 @@ fn parse(key: &str) -> Option<ObjectName> {
         [Some("snapshots"), Some(session), None, _] => {
             session.parse().ok().map(ObjectName::Snapshot)
         }
-        [Some("retired"), Some(session), None, _] => session.parse().ok().map(ObjectName::Retired),
+        [Some("retired"), Some(session), Some("gone"), None] => {
+            session.parse().ok().map(ObjectName::Gone)
+        }
+        [Some("retired"), Some(session), Some(decision), None] => Some(ObjectName::Decision(
+            session.parse().ok()?,
+            number(decision)?,
+        )),
+        [Some("damaged"), Some(pack), None, _] => pack.parse().ok().map(ObjectName::Damaged),
         [Some("sessions"), Some(session), Some("open"), None] => {
             session.parse().ok().map(ObjectName::SessionOpen)
         }

@@ -133,15 +133,11 @@ impl SessionOpen {
     pub fn decode(bytes: &[u8]) -> Result<Self, SessionError> {
         let what = "session";
         check_len(what, bytes, SESSION_OPEN_LEN_MAX)?;
-        let malformed = |error: serde_json::Error| SessionError::Malformed {
-            what,
-            reason: position(&error),
-        };
-        let Version { version } = serde_json::from_slice(bytes).map_err(malformed)?;
+        let Version { version } = serde_json::from_slice(bytes).map_err(malformed(what))?;
         if version != u64::from(VERSION) {
             return Err(unsupported(what, version));
         }
-        let wire: OpenWire = serde_json::from_slice(bytes).map_err(malformed)?;
+        let wire: OpenWire = serde_json::from_slice(bytes).map_err(malformed(what))?;
         Ok(Self {
             host: wire.host,
             started_ns: wire.started_ns,
@@ -251,7 +247,11 @@ fn read_set<T: Ord, const N: usize>(
     Ok(set)
 }
 
-fn check_len(what: &'static str, bytes: &[u8], len_max: usize) -> Result<(), SessionError> {
+pub(crate) fn check_len(
+    what: &'static str,
+    bytes: &[u8],
+    len_max: usize,
+) -> Result<(), SessionError> {
     if bytes.len() > len_max {
         return Err(SessionError::TooLong {
             what,
@@ -262,7 +262,14 @@ fn check_len(what: &'static str, bytes: &[u8], len_max: usize) -> Result<(), Ses
     Ok(())
 }
 
-fn unsupported(what: &'static str, got: u64) -> SessionError {
+pub(crate) fn malformed(what: &'static str) -> impl Fn(serde_json::Error) -> SessionError {
+    move |error| SessionError::Malformed {
+        what,
+        reason: position(&error),
+    }
+}
+
+pub(crate) fn unsupported(what: &'static str, got: u64) -> SessionError {
     SessionError::UnsupportedVersion {
         what,
         got,

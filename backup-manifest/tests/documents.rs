@@ -12,11 +12,12 @@ use std::collections::BTreeMap;
 
 use backup_core::{PackId, SegmentId, SessionId, SlotId, SourceTag};
 use backup_manifest::{
-    Ack, CELL_LEN_MAX, Cell, CellError, GcPlan, ItemPath, ObjectName, Previous, SKIPPED_MAX,
-    SessionError, SessionOpen, SkippedItem, SnapshotKind, SnapshotManifest, SnapshotStats, TreeRef,
-    TreeRoot, gc_done_key, gc_final_key, gc_plan_key, pack_key, packs_prefix, retired_key,
-    segment_key, session_ack_key, session_beat_key, session_open_key, session_prefix, slot_key,
-    snapshot_key, snapshots_of_source_prefix,
+    Ack, CELL_LEN_MAX, Cell, CellError, DECISION_LEN_MAX, Decision, GcPlan, ItemPath, ObjectName,
+    Previous, SKIPPED_MAX, SessionError, SessionOpen, SkippedItem, SnapshotKind, SnapshotManifest,
+    SnapshotStats, TreeRef, TreeRoot, Verdict, damaged_key, decision_key, gc_done_key,
+    gc_final_key, gc_plan_key, gone_key, pack_key, packs_prefix, segment_key, session_ack_key,
+    session_beat_key, session_open_key, session_prefix, slot_key, snapshot_key,
+    snapshots_of_source_prefix,
 };
 use proptest::prelude::*;
 use support::chunk_id;
@@ -283,6 +284,43 @@ fn sessions_documents_are_refused_when_cut_grown_or_unsorted() {
     assert!(matches!(GcPlan::decode(&huge), Err(SessionError::Wire(_))));
 }
 
+#[test]
+fn decisions_read_back_and_other_versions_are_told() {
+    for verdict in [Verdict::Forget, Verdict::Keep, Verdict::Hold, Verdict::Drop] {
+        let decision = Decision {
+            verdict,
+            reason: "not one of the last 7 \u{7}\"".to_owned(),
+            decided_ns: -3,
+            even_the_last: verdict == Verdict::Forget,
+        };
+        let bytes = decision.encode().expect("short");
+        assert_eq!(Decision::decode(&bytes), Ok(decision));
+        for end in 0..bytes.len() {
+            assert!(Decision::decode(&bytes[..end]).is_err());
+        }
+    }
+    let newer = br#"{"version":2,"verdict":"shred"}"#;
+    assert!(matches!(
+        Decision::decode(newer),
+        Err(SessionError::UnsupportedVersion { got: 2, .. })
+    ));
+    let unknown =
+        br#"{"version":1,"verdict":"shred","reason":"","decided_ns":0,"even_the_last":false}"#;
+    for bad in [&unknown[..], b"{}", b"[]", b"1", b""] {
+        assert!(matches!(
+            Decision::decode(bad),
+            Err(SessionError::Malformed { .. })
+        ));
+    }
+    let long = Decision {
+        verdict: Verdict::Keep,
+        reason: "r".repeat(DECISION_LEN_MAX),
+        decided_ns: 0,
+        even_the_last: false,
+    };
+    assert!(matches!(long.encode(), Err(SessionError::TooLong { .. })));
+}
+
 fn names() -> Vec<(ObjectName, String, &'static str)> {
     let (id, hex) = (
         session(1),
@@ -335,9 +373,19 @@ fn names() -> Vec<(ObjectName, String, &'static str)> {
             leak(format!("snapshots/{hex}")),
         ),
         (
-            ObjectName::Retired(id),
-            retired_key(&id),
-            leak(format!("retired/{hex}")),
+            ObjectName::Decision(id, 3),
+            decision_key(&id, 3),
+            leak(format!("retired/{hex}/00000000000000000003")),
+        ),
+        (
+            ObjectName::Gone(id),
+            gone_key(&id),
+            leak(format!("retired/{hex}/gone")),
+        ),
+        (
+            ObjectName::Damaged(pack),
+            damaged_key(&pack),
+            leak(format!("damaged/{}", "ab".repeat(32))),
         ),
         (
             ObjectName::GcPlan(0),

@@ -14,9 +14,9 @@ use std::path::PathBuf;
 
 use backup_core::{PackId, SessionId, SourceTag};
 use backup_manifest::{
-    Ack, Cell, Extent, GcPlan, Item, ItemKind, ItemPath, Metadata, PageParams, PageReader,
-    Previous, Record, SessionOpen, SkippedItem, SnapshotKind, SnapshotManifest, SnapshotStats,
-    TreeRef, TreeRoot, Xattr, decode_list,
+    Ack, Cell, Decision, Extent, GcPlan, Item, ItemKind, ItemPath, Metadata, PageParams,
+    PageReader, Previous, Record, SessionOpen, SkippedItem, SnapshotKind, SnapshotManifest,
+    SnapshotStats, TreeRef, TreeRoot, Verdict, Xattr, decode_list,
 };
 use support::{Entry, chunk_id, extents, made_up_tree, pages};
 
@@ -188,6 +188,15 @@ fn manifest() -> SnapshotManifest {
     }
 }
 
+fn decision() -> Decision {
+    Decision {
+        verdict: Verdict::Forget,
+        reason: "by policy".to_owned(),
+        decided_ns: 1_795_000_000_000_000_000,
+        even_the_last: false,
+    }
+}
+
 /// All documents of the format, by file name.
 fn documents() -> Vec<(String, Vec<u8>)> {
     let pack = |n| PackId::from_bytes([n; 32]);
@@ -222,6 +231,10 @@ fn documents() -> Vec<(String, Vec<u8>)> {
         ),
         ("session-ack.bin".to_owned(), ack.encode().expect("valid")),
         ("gc-plan.bin".to_owned(), plan.encode().expect("valid")),
+        (
+            "decision.json".to_owned(),
+            decision().encode().expect("valid"),
+        ),
     ];
     let small = PageParams {
         len_min: 300,
@@ -278,6 +291,7 @@ fn documents_of_version_1_are_read() {
             .len(),
         2
     );
+    assert_eq!(Decision::decode(&read("decision.json")), Ok(decision()));
     let mut entries: Vec<Entry> = Vec::new();
     for (name, _) in documents()
         .iter()

@@ -52,7 +52,6 @@ pub fn place(choice: u8, name: &[u8]) -> DocumentContext<'_> {
         DocumentKind::GcPlan,
         DocumentKind::SessionOpen,
         DocumentKind::SessionAck,
-        DocumentKind::SessionBeat,
         DocumentKind::Retired,
     ];
     DocumentContext {

@@ -9,14 +9,13 @@ use proptest::prelude::*;
 use crate::forge::{self, MASTER, REPOSITORY};
 use crate::records::{keys, noise, text};
 
-pub(crate) const KINDS: [DocumentKind; 8] = [
+pub(crate) const KINDS: [DocumentKind; 7] = [
     DocumentKind::Snapshot,
     DocumentKind::Segment,
     DocumentKind::Directory,
     DocumentKind::GcPlan,
     DocumentKind::SessionOpen,
     DocumentKind::SessionAck,
-    DocumentKind::SessionBeat,
     DocumentKind::Retired,
 ];
 
