@@ -7,8 +7,8 @@ use backup_manifest::{Cell, Item, ItemPath, ObjectName, SNAPSHOTS_PREFIX, Snapsh
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 
 use crate::repository::blocks::BlockReader;
+use crate::repository::documents::{newest_snapshot, read_cell};
 use crate::repository::load_index::{Survey, list as list_objects, load_index};
-use crate::repository::session::{newest_snapshot, read_cell};
 use crate::repository::tree::read_parts;
 use crate::{Error, Repository};
 

@@ -46,7 +46,7 @@ pub fn block_kind(choice: bool) -> ChunkKind {
 
 /// The place of a document, of a kind with a free name.
 pub fn place(choice: u8, name: &[u8]) -> DocumentContext<'_> {
-    const KINDS: [DocumentKind; 7] = [
+    const KINDS: [DocumentKind; 6] = [
         DocumentKind::Snapshot,
         DocumentKind::Segment,
         DocumentKind::GcPlan,

@@ -334,7 +334,7 @@ impl<'a> Assembler<'a> {
         bytes: Bytesource,
         len: usize,
     ) -> Result<(), Error> {
-        if self.index.contains(&id, len as u32) || !self.state.new.insert(id.short()) {
+        if self.index.rely_on(&id, len as u32) || !self.state.new.insert(id.short()) {
             return Ok(());
         }
         match kind {

@@ -13,6 +13,7 @@ pub(crate) mod walk;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use backup_core::{Chunker, SegmentPack, SessionId};
 use backup_manifest::{
@@ -30,8 +31,8 @@ use crate::backup::store::{Packer, Uploaded, Uploading, upload};
 use crate::buffers::Pool;
 use crate::env::{blocking, cores};
 use crate::repository::blocks::BlockReader;
-use crate::repository::index::Index;
-use crate::repository::session::{Session, newest_snapshot};
+use crate::repository::documents::newest_snapshot;
+use crate::repository::session::{Found, Opening, Session};
 use crate::{Error, Event, Observer, Repository};
 
 /// How a backup is made.
@@ -52,6 +53,9 @@ pub struct BackupOptions {
     pub ignore_previous: bool,
     /// Words to find the snapshot by.
     pub tags: Vec<String>,
+    /// How often the run looks for rounds of garbage collection and shows that it lives. A collector that waits for it
+    /// waits this long at most; one that hears nothing for the time of its own lease gives the run up.
+    pub beat: Duration,
     /// The machine's name, to be shown.
     pub host: String,
     /// The program's name and version, to be shown.
@@ -68,6 +72,7 @@ impl Default for BackupOptions {
             zstd_level: 3,
             ignore_previous: false,
             tags: Vec::new(),
+            beat: Duration::from_secs(60),
             host: String::new(),
             program: concat!("backup ", env!("CARGO_PKG_VERSION")).into(),
         }
@@ -125,6 +130,9 @@ impl BackupReport {
 /// Unchanged files of a tree are taken over from the newest snapshot of the same name. A run that died leaves packs
 /// behind that the next run finds. Dropping the future is like dying: nothing committed is lost, nothing half-done shows.
 ///
+/// Collectors of garbage may run meanwhile. One that has heard nothing of this run for long, since it was suspended,
+/// say, gives its session up; then the run goes on in another session, or starts over if what it relied on is gone.
+///
 /// # Errors
 /// Whatever stops the run; no snapshot exists then. A file that cannot be read does not: it is named in the report.
 pub async fn backup(
@@ -135,42 +143,136 @@ pub async fn backup(
     observer: &dyn Observer,
 ) -> Result<BackupReport, Error> {
     let plan = Plan::new(options, repo.chunker_params().max() as usize)?;
-    let (session, found) = Session::open(repo, name, &options.host, observer).await?;
-    let index = Arc::new(found.index);
-    let previous = newest_snapshot(repo, &found.survey, name).await?;
-    let kind = match &source {
-        Source::Tree(_) => SnapshotKind::Tree,
-        Source::Volume(_) => SnapshotKind::Volume,
-        Source::Stream(_) => SnapshotKind::Stream,
-    };
-    let parent = match &previous {
-        Some((manifest, _)) if manifest.kind == kind && !options.ignore_previous => {
-            let blocks = BlockReader::new(repo, index.clone(), PARENT_BLOCKS);
-            Parent::new(Arc::new(blocks), manifest)
-        }
-        _ => Parent::none(),
-    };
-    let run = Run {
+    let job = Backup {
         repo,
-        session: &session,
-        index,
+        name,
         options,
         plan,
         observer,
     };
-    let (assembled, uploaded) = run.store(source, parent, found.unnamed).await?;
-    // Everything that the manifest refers to is durable: now the snapshot may come to be.
-    let previous = previous.map(|(manifest, hash)| Previous {
-        id: manifest.session,
-        hash,
-    });
-    let manifest = run.manifest(name, kind, previous, &assembled);
-    let previous = manifest.previous.as_ref().map(|previous| previous.id);
-    session.commit(repo, manifest).await?;
-    observer.event(&Event::SnapshotCommitted {
-        snapshot: session.id,
-    });
-    Ok(report(session.id, previous, assembled, uploaded))
+    let mut next = Some(source);
+    let mut tries = 0;
+    while let Some(source) = next {
+        next = source.again();
+        tries += 1;
+        match job.run(source).await {
+            // What was stored is found by the next try, which only reads the source again.
+            Err(Error::SessionAborted { .. }) if tries < TRIES_MAX && next.is_some() => {}
+            other => return other,
+        }
+    }
+    Err(Error::WorkerLost)
+}
+
+/// How often a run starts over, or goes on in another session, before it gives up.
+const TRIES_MAX: u32 = 5;
+
+/// What is asked for.
+struct Backup<'a> {
+    repo: &'a Repository,
+    name: &'a str,
+    options: &'a BackupOptions,
+    plan: Plan,
+    observer: &'a dyn Observer,
+}
+
+impl Backup<'_> {
+    fn opening(&self) -> Opening<'_> {
+        Opening {
+            source: self.name,
+            host: &self.options.host,
+            purpose: "backup",
+        }
+    }
+
+    /// One try, from a session of its own to the commit.
+    async fn run(&self, source: Source) -> Result<BackupReport, Error> {
+        let (session, found) = Session::open(self.repo, self.opening(), self.observer).await?;
+        let stored = tokio::select! {
+            stored = self.store(&session, found, source) => stored,
+            lost = session.keep_alive(self.repo, self.options.beat) => Err(lost),
+        };
+        // Everything that the manifest refers to is durable: now the snapshot may come to be.
+        let committed = match stored {
+            Ok((manifest, report)) => self.commit(&session, manifest, report).await,
+            Err(error) => Err(error),
+        };
+        if committed.is_err() {
+            session.give_up(self.repo).await;
+        }
+        committed
+    }
+
+    async fn store(
+        &self,
+        session: &Session,
+        found: Found,
+        source: Source,
+    ) -> Result<(SnapshotManifest, BackupReport), Error> {
+        let repo = self.repo;
+        let previous = newest_snapshot(repo, &found.survey, self.name).await?;
+        let kind = match &source {
+            Source::Tree(_) => SnapshotKind::Tree,
+            Source::Volume(_) => SnapshotKind::Volume,
+            Source::Stream(_) => SnapshotKind::Stream,
+        };
+        let parent = match &previous {
+            Some((manifest, _)) if manifest.kind == kind && !self.options.ignore_previous => {
+                let blocks = BlockReader::new(repo, session.index.clone(), PARENT_BLOCKS);
+                Parent::new(Arc::new(blocks), manifest)
+            }
+            _ => Parent::none(),
+        };
+        let run = Run {
+            repo,
+            session,
+            options: self.options,
+            plan: self.plan,
+            observer: self.observer,
+        };
+        let (assembled, uploaded) = run.store(source, parent, found.unnamed).await?;
+        let previous = previous.map(|(manifest, hash)| Previous {
+            id: manifest.session,
+            hash,
+        });
+        let previous_id = previous.as_ref().map(|previous| previous.id);
+        let manifest = run.manifest(self.name, kind, previous, &assembled);
+        let report = report(session.id, previous_id, assembled, uploaded);
+        Ok((manifest, report))
+    }
+
+    /// Commits; in another session, if a collector gave this one up and all that it needs is there still.
+    async fn commit(
+        &self,
+        session: &Session,
+        mut manifest: SnapshotManifest,
+        mut report: BackupReport,
+    ) -> Result<BackupReport, Error> {
+        let mut other = None;
+        for _ in 0..TRIES_MAX {
+            let session = other.as_ref().unwrap_or(session);
+            manifest.session = session.id;
+            manifest.nonce = session.nonce;
+            report.snapshot = session.id;
+            match session.commit(self.repo, manifest.clone()).await {
+                Ok(()) => {
+                    let snapshot = session.id;
+                    self.observer.event(&Event::SnapshotCommitted { snapshot });
+                    return Ok(report);
+                }
+                Err(Error::SessionAborted { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let next = Session::go_on(self.repo, session, self.opening(), self.observer).await?;
+            match next {
+                Some(next) => other = Some(next),
+                None => break,
+            }
+        }
+        Err(Error::SessionAborted {
+            session: manifest.session,
+        })
+    }
 }
 
 /// Opened blocks of the parent's item stream kept at once.
@@ -240,7 +342,6 @@ impl Plan {
 struct Run<'a> {
     repo: &'a Repository,
     session: &'a Session,
-    index: Arc<Index>,
     options: &'a BackupOptions,
     plan: Plan,
     observer: &'a dyn Observer,
@@ -268,7 +369,7 @@ impl Run<'_> {
             }),
             buffer_len: self.plan.buffer_len,
             jobs_max: self.plan.jobs_max,
-            index: self.index.clone(),
+            index: self.session.index.clone(),
             observer: self.observer,
             batches,
             name: source.place(),
@@ -280,7 +381,7 @@ impl Run<'_> {
             sealers: Pool::new(),
             buffers: Pool::new(),
         };
-        let index = self.index.clone();
+        let index = self.session.index.clone();
         let assembler = Assembler::new(
             sealing,
             index,
@@ -299,6 +400,7 @@ impl Run<'_> {
         let uploads_max = self.plan.uploads_max;
         let uploading = Uploading {
             repo,
+            session: self.session,
             observer: self.observer,
             uploads_max,
             packs,

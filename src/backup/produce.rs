@@ -367,7 +367,7 @@ impl TreeRun<'_, '_> {
             (kind, None) => same_type(kind, &entry.stat),
         };
         let known = |extent: &Extent| match extent {
-            Extent::Data { len, id } => self.producer.index.contains(id, *len),
+            Extent::Data { len, id } => self.producer.index.rely_on(id, *len),
             Extent::Hole { .. } => true,
         };
         let same = same_kind

@@ -42,6 +42,15 @@ impl Source {
 }
 
 impl Source {
+    /// The same once more; `None` for a stream, which is read once.
+    pub(crate) fn again(&self) -> Option<Self> {
+        match self {
+            Self::Tree(tree) => Some(Self::Tree(tree.clone())),
+            Self::Volume(path) => Some(Self::Volume(path.clone())),
+            Self::Stream(_) => None,
+        }
+    }
+
     /// Where it is, to be named in errors.
     pub(crate) fn place(&self) -> PathBuf {
         match self {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use crate::backup::assemble::Sealed;
 use crate::buffers::Pool;
 use crate::env::{Job, start};
+use crate::repository::session::Session;
 use crate::{Error, Event, Observer, Repository};
 
 /// A pack on its way to the store.
@@ -136,6 +137,7 @@ fn is_good_end(len: usize, pack_len: usize) -> bool {
 /// What uploads need.
 pub(crate) struct Uploading<'a> {
     pub(crate) repo: &'a Repository,
+    pub(crate) session: &'a Session,
     pub(crate) observer: &'a dyn Observer,
     /// Uploads at once.
     pub(crate) uploads_max: usize,
@@ -169,6 +171,7 @@ pub(crate) async fn upload(
 ) -> Result<Uploaded, Error> {
     let Uploading {
         repo,
+        session,
         observer,
         uploads_max,
         packs,
@@ -189,7 +192,7 @@ pub(crate) async fn upload(
                 }
             }
             job = finishing.recv(), if is_open && uploads.len() < uploads_max => match job {
-                Some(job) => uploads.push(upload_one(repo, &packs, job)),
+                Some(job) => uploads.push(upload_one(repo, session, &packs, job)),
                 None => is_open = false,
             }
         }
@@ -202,6 +205,7 @@ pub(crate) async fn upload(
 
 async fn upload_one(
     repo: &Repository,
+    session: &Session,
     packs: &Arc<Pool<Vec<u8>>>,
     (kind, job): Finishing,
 ) -> Result<SegmentPack, Error> {
@@ -216,6 +220,7 @@ async fn upload_one(
         ..
     } = pack;
     let len = bytes.len() as u64;
+    session.will_put(id);
     repo.create_object(&pack_key(&id), Bytes::from_owner(packs.give(bytes)))
         .await?;
     Ok(SegmentPack {

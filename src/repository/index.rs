@@ -1,7 +1,8 @@
 //! Which chunks the repository holds, and where: the usable part of the index.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use backup_core::{ChunkId, ChunkKind, Directory, PackId, ShortId};
 
@@ -56,10 +57,18 @@ impl Hasher for IdHasher {
 
 type IdMap<V> = HashMap<ShortId, V, BuildHasherDefault<IdHasher>>;
 
+/// A run relies on something in the pack.
+const RELIED_ON: u8 = 1;
+/// A collector wants to delete the pack: nothing new may rely on it.
+const CONDEMNED: u8 = 2;
+
 /// Where every usable chunk is.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     packs: Vec<PackEntry>,
+    /// One byte for each pack. A hit and a heartbeat each change it in one step, so that they happen one after the
+    /// other: either the heartbeat sees that the pack is relied on, and claims it, or the hit sees that it must not be.
+    marks: Vec<AtomicU8>,
     blocks: Vec<BlockEntry>,
     chunks: IdMap<Location>,
 }
@@ -75,6 +84,7 @@ impl Index {
             return;
         };
         self.packs.push(pack);
+        self.marks.push(AtomicU8::new(0));
         self.blocks
             .extend(directory.blocks().iter().map(|block| BlockEntry {
                 pack: pack_number,
@@ -94,11 +104,50 @@ impl Index {
         }
     }
 
-    /// Whether the chunk may be relied on.
-    pub(crate) fn contains(&self, id: &ChunkId, len: u32) -> bool {
-        self.chunks
+    /// Relies on a stored chunk, if there is one that may be relied on: its pack is claimed if a collector asks.
+    pub(crate) fn rely_on(&self, id: &ChunkId, len: u32) -> bool {
+        let known = self
+            .chunks
             .get(&id.short())
-            .is_some_and(|known| known.len == len)
+            .filter(|known| known.len == len);
+        let Some(known) = known else {
+            return false;
+        };
+        let pack = self.blocks.get(known.block as usize);
+        pack.and_then(|block| self.marks.get(block.pack as usize))
+            .is_some_and(|marks| marks.fetch_or(RELIED_ON, Ordering::SeqCst) & CONDEMNED == 0)
+    }
+
+    /// Relies on whole packs; `false` if one of them is not there.
+    pub(crate) fn rely_on_packs(&self, wanted: &HashSet<PackId>) -> bool {
+        let mut found = 0;
+        for (pack, marks) in self.packs.iter().zip(&self.marks) {
+            if wanted.contains(&pack.id) {
+                marks.fetch_or(RELIED_ON, Ordering::SeqCst);
+                found += 1;
+            }
+        }
+        found == wanted.len()
+    }
+
+    /// Lets nothing new rely on the packs of a plan, which is sorted; returns those that are relied on already.
+    pub(crate) fn condemn(&self, plan: &[PackId]) -> Vec<PackId> {
+        let mut claims = Vec::new();
+        for (pack, marks) in self.packs.iter().zip(&self.marks) {
+            if plan.binary_search(&pack.id).is_ok()
+                && marks.fetch_or(CONDEMNED, Ordering::SeqCst) & RELIED_ON != 0
+            {
+                claims.push(pack.id);
+            }
+        }
+        claims
+    }
+
+    /// The packs that are relied on.
+    pub(crate) fn relied_on(&self) -> impl Iterator<Item = PackId> + '_ {
+        let marked = |marks: &AtomicU8| marks.load(Ordering::SeqCst) & RELIED_ON != 0;
+        let packs = self.packs.iter().zip(&self.marks);
+        packs.filter_map(move |(pack, marks)| marked(marks).then_some(pack.id))
     }
 
     /// Where a stored chunk is, or `None` when no pack holds it.

@@ -7,9 +7,10 @@ use backup_core::{
     ChunkKind, Directory, DocumentError, PACK_FOOTER_LEN, PACK_HEADER_LEN, PackError, PackFooter,
     PackHeader, PackId, Segment, SegmentError, SegmentId, SegmentPack, open_directory,
 };
-use backup_manifest::{INDEX_PREFIX, ObjectName, PACKS_PREFIX, pack_key, segment_key};
+use backup_manifest::{GC_PREFIX, INDEX_PREFIX, ObjectName, PACKS_PREFIX, pack_key, segment_key};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use crate::repository::gc_log::GcLog;
 use crate::repository::index::{Index, PackEntry};
 use crate::repository::store_key;
 use crate::{Error, Repository};
@@ -114,6 +115,11 @@ impl Survey {
             all.extend(list(repo, PACKS_PREFIX).await?);
         }
         Ok(())
+    }
+
+    /// The rounds of collection.
+    pub(crate) async fn gc_log(&self, repo: &Repository) -> Result<GcLog, Error> {
+        Ok(GcLog::from_objects(&self.list(repo, GC_PREFIX).await?))
     }
 
     pub(crate) async fn take(repo: &Repository) -> Result<Self, Error> {

@@ -1,6 +1,8 @@
 //! All objects under one prefix of one backend: made once, opened with a key.
 
 pub(crate) mod blocks;
+pub(crate) mod documents;
+pub(crate) mod gc_log;
 pub(crate) mod index;
 pub(crate) mod load_index;
 pub(crate) mod session;

@@ -1,36 +1,38 @@
 //! One writer's run, in the order that keeps it safe beside collectors: announce, read the gc log, list the packs,
-//! read the index, acknowledge; store; commit by creating the cell.
+//! read the index, acknowledge; store, answering to rounds of collection meanwhile; commit by creating the cell.
 
-use backup_backend::{Bytes, PutMode, StorageBackend};
-use backup_core::{
-    DocumentContext, DocumentError, DocumentKind, SegmentPack, SessionId, open_document,
-    seal_document,
-};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backup_backend::{Bytes, ErrorKind, PutMode, StorageBackend};
+use backup_core::{DocumentKind, PackId, SegmentPack, SessionId};
 use backup_manifest::{
-    Ack, CELL_LEN_MAX, Cell, CellError, GC_PREFIX, GcPlan, ObjectName, PLAN_LEN_MAX,
-    SESSION_OPEN_LEN_MAX, SessionOpen, SnapshotManifest, gc_final_key, gc_plan_key,
-    session_ack_key, session_open_key, snapshot_key, snapshots_of_source_prefix,
+    Ack, Cell, GcPlan, SessionOpen, SnapshotManifest, gc_plan_key, session_ack_key,
+    session_beat_key, session_open_key, snapshot_key,
 };
 
+use crate::repository::documents::{read_cell, seal};
+use crate::repository::gc_log::{GcLog, read_plan};
 use crate::repository::index::Index;
 use crate::repository::load_index::{Condemned, Survey, load_usable};
 use crate::repository::store_key;
 use crate::{Error, Event, Observer, Repository};
 
-/// The longest plaintext of a document, in bytes; a longer one is refused before it is decoded.
-fn len_max(kind: DocumentKind) -> usize {
-    match kind {
-        DocumentKind::Snapshot => CELL_LEN_MAX,
-        DocumentKind::SessionAck | DocumentKind::GcPlan => PLAN_LEN_MAX,
-        _ => SESSION_OPEN_LEN_MAX,
-    }
+/// Who opens a session, and what for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening<'a> {
+    /// What the session's name begins with comes from this.
+    pub(crate) source: &'a str,
+    pub(crate) host: &'a str,
+    /// `backup`, `restore` …, for people.
+    pub(crate) purpose: &'a str,
 }
 
 /// What a session has found in the store.
 pub(crate) struct Found {
-    /// What it may rely on.
-    pub(crate) index: Index,
-    /// Packs of it that no segment names yet.
+    /// Packs that it may rely on and no segment names yet.
     pub(crate) unnamed: Vec<SegmentPack>,
     pub(crate) survey: Survey,
 }
@@ -42,61 +44,133 @@ pub(crate) struct Session {
     /// Tells an earlier try of our own from somebody else's cell.
     pub(crate) nonce: [u8; 16],
     pub(crate) started_ns: i64,
+    /// What it may rely on, and what it does rely on.
+    pub(crate) index: Arc<Index>,
+    /// The packs it made, from before they are put.
+    own: Mutex<HashSet<PackId>>,
+    /// The newest round that it has answered to.
+    known: AtomicU64,
+    beats: AtomicU64,
 }
 
 impl Session {
-    /// Opens a session for `source` and reads what it may rely on.
+    /// Opens a session and reads what it may rely on.
     ///
     /// The order of the five steps is what the proof of safe collection rests on.
     pub(crate) async fn open(
         repo: &Repository,
-        source: &str,
-        host: &str,
+        opening: Opening<'_>,
         observer: &dyn Observer,
     ) -> Result<(Self, Found), Error> {
         let started_ns = repo.env().clock.now_ns();
         let unix_ms = u64::try_from(started_ns / 1_000_000).unwrap_or(0);
-        let id = SessionId::new(
-            repo.keys().source_tag(source),
-            unix_ms,
-            repo.env().random()?,
-        );
+        let tag = repo.keys().source_tag(opening.source);
+        let id = SessionId::new(tag, unix_ms, repo.env().random()?);
+
+        announce(repo, &id, started_ns, opening).await?;
+        let mut survey = Survey::take(repo).await?;
+        let log = survey.gc_log(repo).await?;
+        let condemned: Condemned = log.condemned(repo).await?.into_iter().collect();
+        if log.has_done() {
+            // A round that is done had deleted before, but perhaps not before the same listing came to its packs.
+            survey.list_packs_again(repo).await?;
+        }
+        let (index, unnamed) = load_usable(repo, &survey, &condemned).await?;
+        let (known, _) = log.newest();
         let session = Self {
             id,
             nonce: repo.env().random()?,
             started_ns,
+            index: Arc::new(index),
+            own: Mutex::default(),
+            known: AtomicU64::new(known),
+            beats: AtomicU64::new(0),
         };
-
-        session.announce(repo, host).await?;
-        let mut survey = Survey::take(repo).await?;
-        let log = read_gc_log(repo, &survey).await?;
-        if log.has_done {
-            // A round that is done had deleted before, but perhaps not before the same listing came to its packs.
-            survey.list_packs_again(repo).await?;
-        }
-        let (index, unnamed) = load_usable(repo, &survey, &log.condemned).await?;
-        session.acknowledge(repo, log.newest).await?;
+        let name = session_ack_key(&id, known);
+        repo.create_object(&name, session.ack(repo, known, Vec::new())?)
+            .await?;
         session.tell_weakness(repo, &survey, observer).await?;
         observer.event(&Event::SessionOpened { session: id });
-        let found = Found {
-            index,
-            unnamed,
-            survey,
-        };
-        Ok((session, found))
+        Ok((session, Found { unnamed, survey }))
     }
 
-    /// Creates the `open` object: from here on, collectors wait for this session.
-    async fn announce(&self, repo: &Repository, host: &str) -> Result<(), Error> {
-        let name = session_open_key(&self.id);
-        let open = SessionOpen {
-            host: host.into(),
-            started_ns: self.started_ns,
-            purpose: "backup".into(),
-        };
-        let open = open.encode().map_err(|e| Error::damaged(&name, e))?;
-        let sealed = seal(repo, DocumentKind::SessionOpen, &name, &open)?;
-        repo.create_object(&name, sealed).await
+    /// Opens a session to go on with what `before` stored and relied on, which a collector took for dead. `None` if
+    /// some of it may no longer be relied on.
+    pub(crate) async fn go_on(
+        repo: &Repository,
+        before: &Self,
+        opening: Opening<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Option<Self>, Error> {
+        let mut needed: HashSet<PackId> = before.index.relied_on().collect();
+        needed.extend(before.own_packs().iter());
+        let (session, _) = Self::open(repo, opening, observer).await?;
+        if session.index.rely_on_packs(&needed) {
+            return Ok(Some(session));
+        }
+        session.give_up(repo).await;
+        Ok(None)
+    }
+
+    /// Notes a pack that is about to be put: a collector that condemns it is told that it is needed.
+    pub(crate) fn will_put(&self, pack: PackId) {
+        self.own_packs().insert(pack);
+    }
+
+    fn own_packs(&self) -> std::sync::MutexGuard<'_, HashSet<PackId>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers to rounds of collection and shows that the session lives, again and again, until it is dropped; returns
+    /// what makes it senseless to go on.
+    pub(crate) async fn keep_alive(&self, repo: &Repository, every: Duration) -> Error {
+        loop {
+            tokio::time::sleep(every).await;
+            match self.beat(repo).await {
+                Ok(()) => {}
+                Err(Error::Backend(error)) if error.kind().is_retryable() => {}
+                Err(error) => return error,
+            }
+        }
+    }
+
+    async fn beat(&self, repo: &Repository) -> Result<(), Error> {
+        let known = self.known.load(Ordering::SeqCst);
+        let log = GcLog::list(repo).await?;
+        let mut answered = false;
+        for (number, _) in log.after(known) {
+            let plan = read_plan(repo, number, &gc_plan_key(number)).await?;
+            self.answer(repo, &plan).await?;
+            self.known.store(number, Ordering::SeqCst);
+            answered = true;
+        }
+        if !answered {
+            let number = self.beats.fetch_add(1, Ordering::SeqCst);
+            let name = session_beat_key(&self.id, number);
+            repo.create_object(&name, Bytes::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing new relies on the condemned packs from here on; those that something relies on already are claimed.
+    async fn answer(&self, repo: &Repository, plan: &GcPlan) -> Result<(), Error> {
+        let mut claims = self.index.condemn(&plan.condemned);
+        let own = self.own_packs().clone();
+        claims.extend(plan.condemned.iter().filter(|pack| own.contains(pack)));
+        let key = store_key(&session_ack_key(&self.id, plan.round))?;
+        let ack = self.ack(repo, plan.round, claims)?;
+        match repo.backend().put(&key, ack, PutMode::Create).await {
+            // An earlier try of ours, whose answer was lost: nothing new has come to rely on the plan's packs since.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn ack(&self, repo: &Repository, round: u64, claims: Vec<PackId>) -> Result<Bytes, Error> {
+        let name = session_ack_key(&self.id, round);
+        let ack = Ack { round, claims };
+        let ack = ack.encode().map_err(|e| Error::damaged(&name, e))?;
+        seal(repo, DocumentKind::SessionAck, &name, &ack)
     }
 
     /// Says what this store does not promise, and what it was seen to break.
@@ -117,17 +191,6 @@ impl Session {
             observer.event(&Event::WeakStore { missing });
         }
         Ok(())
-    }
-
-    async fn acknowledge(&self, repo: &Repository, round: u64) -> Result<(), Error> {
-        let name = session_ack_key(&self.id, round);
-        let ack = Ack {
-            round,
-            claims: Vec::new(),
-        };
-        let ack = ack.encode().map_err(|e| Error::damaged(&name, e))?;
-        let sealed = seal(repo, DocumentKind::SessionAck, &name, &ack)?;
-        repo.create_object(&name, sealed).await
     }
 
     /// Creates the cell. From then on the snapshot exists, whatever is returned.
@@ -155,136 +218,44 @@ impl Session {
             _ => Err(refused.into()),
         }
     }
+
+    /// Ends a session that will not commit, so that no collector waits for it. That this fails costs a wait.
+    pub(crate) async fn give_up(&self, repo: &Repository) {
+        drop(abort(repo, &self.id).await);
+    }
 }
 
-/// Reads the cell of a session, and the BLAKE3 hash of its bytes.
-pub(crate) async fn read_cell(
+/// Creates the `open` object: from here on, collectors wait for this session.
+async fn announce(
     repo: &Repository,
     id: &SessionId,
-) -> Result<(Cell, [u8; 32]), Error> {
+    started_ns: i64,
+    opening: Opening<'_>,
+) -> Result<(), Error> {
+    let name = session_open_key(id);
+    let open = SessionOpen {
+        host: opening.host.into(),
+        started_ns,
+        purpose: opening.purpose.into(),
+    };
+    let open = open.encode().map_err(|e| Error::damaged(&name, e))?;
+    let sealed = seal(repo, DocumentKind::SessionOpen, &name, &open)?;
+    repo.create_object(&name, sealed).await
+}
+
+/// Tries to end a session without a snapshot; it may have committed before.
+pub(crate) async fn abort(repo: &Repository, id: &SessionId) -> Result<(), Error> {
     let name = snapshot_key(id);
-    let bytes = repo.get(&name).await?;
-    let plain = open(repo, DocumentKind::Snapshot, &name, &bytes)?;
-    let cell = Cell::decode(&plain).map_err(|e| match e {
-        CellError::UnsupportedVersion { got, expected } => Error::NewerFormat {
-            object: name.clone(),
-            got,
-            supported: expected,
-        },
-        other => Error::damaged(&name, other),
-    })?;
-    if let Cell::Snapshot(manifest) = &cell
-        && manifest.session != *id
+    let aborted = Cell::Aborted
+        .encode()
+        .map_err(|e| Error::damaged(&name, e))?;
+    let sealed = seal(repo, DocumentKind::Snapshot, &name, &aborted)?;
+    match repo
+        .backend()
+        .put(&store_key(&name)?, sealed, PutMode::Create)
+        .await
     {
-        return Err(Error::damaged(&name, "the manifest names another session"));
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => Ok(other?),
     }
-    Ok((cell, *backup_core::blake3(&bytes).as_bytes()))
-}
-
-/// Seals a document under its own name.
-pub(crate) fn seal(
-    repo: &Repository,
-    kind: DocumentKind,
-    name: &str,
-    plain: &[u8],
-) -> Result<Bytes, Error> {
-    let context = DocumentContext {
-        kind,
-        repository: repo.id(),
-        name: name.as_bytes(),
-    };
-    let sealed = seal_document(repo.keys(), context, repo.env().random()?, plain)
-        .map_err(|e| Error::damaged(name, e))?;
-    Ok(Bytes::from(sealed))
-}
-
-/// Opens a document that must be the one of this name.
-pub(crate) fn open(
-    repo: &Repository,
-    kind: DocumentKind,
-    name: &str,
-    bytes: &[u8],
-) -> Result<Vec<u8>, Error> {
-    let context = DocumentContext {
-        kind,
-        repository: repo.id(),
-        name: name.as_bytes(),
-    };
-    open_document(repo.keys(), &context, bytes, len_max(kind)).map_err(|e| match e {
-        DocumentError::UnsupportedVersion { got, expected } => {
-            let (got, supported) = (got.into(), expected.into());
-            Error::NewerFormat {
-                object: name.into(),
-                got,
-                supported,
-            }
-        }
-        other => Error::damaged(name, other),
-    })
-}
-
-/// What the gc log says at the start of a session.
-#[derive(Debug, Default)]
-struct GcLog {
-    newest: u64,
-    condemned: Condemned,
-    /// It shows a round that is done.
-    has_done: bool,
-}
-
-/// Packs of every round that is not done are not to be relied on: its final list if there is one, else its plan.
-async fn read_gc_log(repo: &Repository, survey: &Survey) -> Result<GcLog, Error> {
-    let mut log = GcLog::default();
-    let mut rounds: std::collections::BTreeMap<u64, [bool; 3]> = std::collections::BTreeMap::new();
-    for object in survey.list(repo, GC_PREFIX).await? {
-        match object.key.as_str().parse() {
-            Ok(ObjectName::GcPlan(round)) => rounds.entry(round).or_default()[0] = true,
-            Ok(ObjectName::GcFinal(round)) => rounds.entry(round).or_default()[1] = true,
-            Ok(ObjectName::GcDone(round)) => rounds.entry(round).or_default()[2] = true,
-            _ => {}
-        }
-    }
-    for (round, [plan, is_final, done]) in rounds {
-        log.newest = log.newest.max(round);
-        if done {
-            log.has_done = true;
-            continue;
-        }
-        let name = match (is_final, plan) {
-            (true, _) => gc_final_key(round),
-            (false, true) => gc_plan_key(round),
-            (false, false) => continue,
-        };
-        let plain = open(repo, DocumentKind::GcPlan, &name, &repo.get(&name).await?)?;
-        let plan = GcPlan::decode(&plain).map_err(|e| Error::damaged(&name, e))?;
-        log.condemned.extend(plan.condemned);
-    }
-    Ok(log)
-}
-
-/// The newest committed snapshot of a source, if there is one.
-///
-/// An unreadable cell is an error; aborted ones are passed over.
-pub(crate) async fn newest_snapshot(
-    repo: &Repository,
-    survey: &Survey,
-    source: &str,
-) -> Result<Option<(SnapshotManifest, [u8; 32])>, Error> {
-    let prefix = snapshots_of_source_prefix(repo.keys().source_tag(source));
-    let mut ids: Vec<SessionId> = survey
-        .list(repo, &prefix)
-        .await?
-        .iter()
-        .filter_map(|object| match object.key.as_str().parse() {
-            Ok(ObjectName::Snapshot(id)) => Some(id),
-            _ => None,
-        })
-        .collect();
-    ids.sort_unstable();
-    while let Some(id) = ids.pop() {
-        if let (Cell::Snapshot(manifest), hash) = read_cell(repo, &id).await? {
-            return Ok(Some((manifest, hash)));
-        }
-    }
-    Ok(None)
 }

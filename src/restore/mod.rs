@@ -21,8 +21,8 @@ use backup_manifest::{
 use futures::stream::TryStreamExt;
 
 use crate::repository::blocks::BlockReader;
+use crate::repository::documents::read_cell;
 use crate::repository::load_index::load_index;
-use crate::repository::session::read_cell;
 use crate::repository::tree::read_parts;
 use crate::{Error, Observer, Repository};
 use fetch::Fetcher;
