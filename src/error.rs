@@ -139,6 +139,21 @@ pub enum Error {
         /// Which one.
         session: SessionId,
     },
+    /// Garbage collection saw something that it must not decide upon. Nothing was deleted on the ground of it.
+    #[error("nothing was deleted: {reason}")]
+    Suspicious {
+        /// What it saw, and what to do.
+        reason: String,
+    },
+    /// The store does not keep what safe garbage collection needs.
+    #[error(
+        "this store does not keep {missing}, which collecting garbage beside writers needs: \
+         stop every other program that uses the repository and say so (option exclusive)"
+    )]
+    UnsafeStore {
+        /// Which promise.
+        missing: &'static str,
+    },
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     NoEntropy,
@@ -155,6 +170,12 @@ impl Error {
         Self::Damaged {
             object: object.into(),
             source: source.into(),
+        }
+    }
+
+    pub(crate) fn suspicious(reason: impl Into<String>) -> Self {
+        Self::Suspicious {
+            reason: reason.into(),
         }
     }
 

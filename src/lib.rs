@@ -37,6 +37,7 @@ mod keys;
 mod repository;
 
 mod backup;
+mod gc;
 mod probe;
 mod restore;
 mod snapshots;
@@ -49,6 +50,7 @@ pub use backup::source::{ExcludeFn, Source, StreamSource, TreeSource};
 pub use backup::{BackupOptions, BackupReport, backup};
 pub use env::{Clock, Entropy, Env};
 pub use error::Error;
+pub use gc::{GcOptions, GcReport, gc};
 pub use keys::{KeySlot, add_key, list_keys, remove_key};
 pub use observer::{Event, Observer};
 pub use probe::{Promise, StoreProbe, probe};

@@ -55,6 +55,23 @@ pub enum Event<'a> {
         /// Bytes that `Bytes` events will add up to.
         bytes: u64,
     },
+    /// `gc` waits for a session to answer, to end or to be given up.
+    SessionAwaited {
+        /// Which one.
+        session: SessionId,
+    },
+    /// A pack is gone.
+    PackDeleted {
+        /// Its name.
+        pack: PackId,
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// A verb of several steps begins the next one.
+    Step {
+        /// Which one, in words.
+        name: &'static str,
+    },
     /// `verify` found something wrong.
     Damage {
         /// The object concerned.

@@ -88,7 +88,7 @@ pub(crate) async fn load_usable(
 }
 
 /// Damage makes an object unusable, and so does a newer version of it; everything else is the caller's to know.
-fn usable<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
+pub(crate) fn usable<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
     match read {
         Ok(value) => Ok(Some(value)),
         Err(Error::Damaged { .. } | Error::NewerFormat { .. }) => Ok(None),

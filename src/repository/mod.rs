@@ -1,6 +1,7 @@
 //! All objects under one prefix of one backend: made once, opened with a key.
 
 pub(crate) mod blocks;
+pub(crate) mod decisions;
 pub(crate) mod documents;
 pub(crate) mod gc_log;
 pub(crate) mod index;
@@ -210,6 +211,16 @@ impl Repository {
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn StorageBackend> {
         &self.backend
+    }
+
+    /// The same repository through another backend.
+    pub(crate) fn on(&self, backend: Arc<dyn StorageBackend>) -> Self {
+        Self {
+            backend,
+            keys: self.keys.clone(),
+            config: self.config.clone(),
+            env: self.env.clone(),
+        }
     }
 
     pub(crate) fn keys(&self) -> &Arc<Keys> {

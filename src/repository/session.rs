@@ -243,8 +243,8 @@ async fn announce(
     repo.create_object(&name, sealed).await
 }
 
-/// Tries to end a session without a snapshot; it may have committed before.
-pub(crate) async fn abort(repo: &Repository, id: &SessionId) -> Result<(), Error> {
+/// Tries to end a session without a snapshot; it may have ended before. Says whether it is this that ended it.
+pub(crate) async fn abort(repo: &Repository, id: &SessionId) -> Result<bool, Error> {
     let name = snapshot_key(id);
     let aborted = Cell::Aborted
         .encode()
@@ -255,7 +255,8 @@ pub(crate) async fn abort(repo: &Repository, id: &SessionId) -> Result<(), Error
         .put(&store_key(&name)?, sealed, PutMode::Create)
         .await
     {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        other => Ok(other?),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }

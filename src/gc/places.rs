@@ -1,0 +1,150 @@
+//! Where every chunk is: what the segments and the packs' own directories say, in a sorted file.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use backup_core::{ChunkKind, Directory, PackId, SegmentPack};
+use futures::stream::{self, StreamExt};
+
+use crate::gc::inventory::Inventory;
+use crate::gc::mark::spill;
+use crate::gc::segments::SMALL_CHUNKS;
+use crate::gc::sort::{Scratch, Sorted, Sorter, place_record};
+use crate::repository::index::{Index, PackEntry};
+use crate::repository::load_index::{read_directory, read_segment, usable};
+use crate::{Error, Repository};
+
+/// Requests for segments or directories under way at once: each answer may take some mebibytes.
+const READS_MAX: usize = 4;
+
+/// Where every chunk of the listed packs is. Packs go by their numbers in the inventory.
+pub(crate) struct Places {
+    pub(crate) sorted: Sorted<24>,
+    /// Where the chunks of item lists are; only these are held in memory.
+    pub(crate) lists: Arc<Index>,
+    /// Packs that no segment names.
+    pub(crate) unnamed: Vec<SegmentPack>,
+    /// Packs whose directory cannot be read: what they hold is not known.
+    pub(crate) unreadable: Vec<PackId>,
+    pub(crate) kinds: Vec<Option<ChunkKind>>,
+    /// Segments so small that they are worth merging.
+    pub(crate) small_segments: usize,
+}
+
+impl Places {
+    pub(crate) async fn read(
+        repo: &Repository,
+        inventory: &Inventory,
+        len_max: usize,
+        scratch: Scratch,
+    ) -> Result<Self, Error> {
+        let mut gathering = Gathering {
+            sorter: Sorter::new(len_max, scratch),
+            lists: Index::default(),
+            numbers: HashMap::with_capacity(inventory.packs.len()),
+            kinds: vec![None; inventory.packs.len()],
+        };
+        for (number, pack) in inventory.packs.iter().enumerate() {
+            gathering.numbers.insert(pack.id, number as u32);
+        }
+        let mut segments = stream::iter(&inventory.segments)
+            .map(|id| async move { read_segment(repo, id).await })
+            .buffered(READS_MAX);
+        let mut small_segments = 0;
+        while let Some(segment) = segments.next().await {
+            let Some(segment) = usable(segment)? else {
+                continue;
+            };
+            let chunks = segment
+                .packs
+                .iter()
+                .map(|pack| pack.directory.chunk_count());
+            small_segments += usize::from(chunks.sum::<usize>() < SMALL_CHUNKS);
+            for pack in &segment.packs {
+                if inventory.pack(&pack.id).map(|listed| listed.len) == Some(pack.len) {
+                    gathering = gathering.take(pack).await?;
+                }
+            }
+        }
+        let (mut unnamed, mut unreadable) = (Vec::new(), Vec::new());
+        let missing: Vec<_> = inventory
+            .packs
+            .iter()
+            .filter(|pack| gathering.is_new(&pack.id))
+            .collect();
+        let mut reads = stream::iter(missing)
+            .map(|pack| async move { (pack.id, read_directory(repo, &pack.id, pack.len).await) })
+            .buffered(READS_MAX);
+        while let Some((id, read)) = reads.next().await {
+            let Some((entry, directory)) = usable(read)? else {
+                unreadable.push(id);
+                continue;
+            };
+            let pack = named(entry, directory);
+            gathering = gathering.take(&pack).await?;
+            unnamed.push(pack);
+        }
+        let (sorter, lists) = (gathering.sorter, Arc::new(gathering.lists));
+        Ok(Self {
+            sorted: crate::env::blocking(move || sorter.finish()).await?,
+            lists,
+            unnamed,
+            unreadable,
+            kinds: gathering.kinds,
+            small_segments,
+        })
+    }
+}
+
+fn named(entry: PackEntry, directory: Directory) -> SegmentPack {
+    let PackEntry { id, kind, len } = entry;
+    SegmentPack {
+        id,
+        kind,
+        len,
+        directory,
+    }
+}
+
+struct Gathering {
+    sorter: Sorter<24>,
+    lists: Index,
+    numbers: HashMap<PackId, u32>,
+    /// Set when a pack's chunks were taken.
+    kinds: Vec<Option<ChunkKind>>,
+}
+
+impl Gathering {
+    fn is_new(&self, pack: &PackId) -> bool {
+        let number = self.numbers.get(pack).map(|number| *number as usize);
+        number.is_some_and(|number| self.kinds.get(number) == Some(&None))
+    }
+
+    /// Takes in the chunks of a pack, once.
+    async fn take(mut self, pack: &SegmentPack) -> Result<Self, Error> {
+        if !self.is_new(&pack.id) {
+            return Ok(self);
+        }
+        let Some(number) = self.numbers.get(&pack.id).copied() else {
+            return Ok(self);
+        };
+        if let Some(kind) = self.kinds.get_mut(number as usize) {
+            *kind = Some(pack.kind);
+        }
+        if pack.kind == ChunkKind::Tree {
+            let entry = PackEntry {
+                id: pack.id,
+                kind: pack.kind,
+                len: pack.len,
+            };
+            self.lists.add_pack(entry, &pack.directory);
+        }
+        for chunk in pack.directory.iter() {
+            self.sorter.push(place_record(&chunk.id, number, chunk.len));
+            if self.sorter.is_full() {
+                self.sorter = spill(self.sorter).await?;
+            }
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,127 @@
+//! What was decided about snapshots: a write-once log for each, whose last entry counts.
+
+use std::collections::BTreeMap;
+
+use backup_core::{DocumentKind, SessionId};
+use backup_manifest::{
+    Decision, ObjectName, RETIRED_PREFIX, SessionError, Verdict, decision_key, decisions_prefix,
+};
+
+use crate::repository::documents::{open, seal};
+use crate::repository::load_index::list;
+use crate::repository::store_key;
+use crate::{Error, Repository};
+use backup_backend::{ErrorKind, PutMode, StorageBackend};
+
+/// The last decision about a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// There is none: it stays.
+    Undecided,
+    /// This one, under its number.
+    Decided(u64, Decision),
+    /// A collector has begun to take what only it needs.
+    Gone,
+}
+
+impl Fate {
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Undecided => Verdict::Keep,
+            Self::Decided(_, decision) => decision.verdict,
+            Self::Gone => Verdict::Drop,
+        }
+    }
+
+    /// The number of the next decision; `None` after the last one that there can be.
+    fn next_number(&self) -> Option<u64> {
+        match self {
+            Self::Undecided => Some(0),
+            Self::Decided(..) if self.verdict() == Verdict::Drop => None,
+            Self::Decided(number, _) => number.checked_add(1),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// What was decided about one snapshot.
+pub(crate) async fn read_fate(repo: &Repository, id: &SessionId) -> Result<Fate, Error> {
+    let mut fates = read_fates(repo, &decisions_prefix(id)).await?;
+    Ok(fates.remove(id).unwrap_or(Fate::Undecided))
+}
+
+/// What was decided about all snapshots of which anything was.
+pub(crate) async fn read_all_fates(repo: &Repository) -> Result<BTreeMap<SessionId, Fate>, Error> {
+    read_fates(repo, RETIRED_PREFIX).await
+}
+
+async fn read_fates(repo: &Repository, prefix: &str) -> Result<BTreeMap<SessionId, Fate>, Error> {
+    let mut fates = BTreeMap::new();
+    let mut last: BTreeMap<SessionId, u64> = BTreeMap::new();
+    for object in list(repo, prefix).await? {
+        match object.key.as_str().parse() {
+            // Listed in their order.
+            Ok(ObjectName::Decision(id, number)) => drop(last.insert(id, number)),
+            Ok(ObjectName::Gone(id)) => drop(fates.insert(id, Fate::Gone)),
+            _ => {}
+        }
+    }
+    for (id, number) in last {
+        if !fates.contains_key(&id) {
+            fates.insert(id, read_decision(repo, &id, number).await?);
+        }
+    }
+    Ok(fates)
+}
+
+/// Reads one decision. It may have been tidied up meanwhile: then the snapshot is gone.
+pub(crate) async fn read_decision(
+    repo: &Repository,
+    id: &SessionId,
+    number: u64,
+) -> Result<Fate, Error> {
+    let name = decision_key(id, number);
+    let bytes = match repo.get(&name).await {
+        Err(error) if error.is_not_found() => return Ok(Fate::Gone),
+        other => other?,
+    };
+    let plain = open(repo, DocumentKind::Retired, &name, &bytes)?;
+    let decision = Decision::decode(&plain).map_err(|e| match e {
+        SessionError::UnsupportedVersion { got, expected, .. } => Error::NewerFormat {
+            object: name.clone(),
+            got,
+            supported: expected,
+        },
+        other => Error::damaged(&name, other),
+    })?;
+    Ok(Fate::Decided(number, decision))
+}
+
+/// Adds a decision after `before`. `None` if somebody else decided meanwhile: what is there now counts.
+pub(crate) async fn decide(
+    repo: &Repository,
+    id: &SessionId,
+    before: &Fate,
+    decision: &Decision,
+) -> Result<Option<u64>, Error> {
+    let Some(number) = before.next_number() else {
+        return Ok(None);
+    };
+    let name = decision_key(id, number);
+    let plain = decision.encode().map_err(|e| Error::damaged(&name, e))?;
+    let sealed = seal(repo, DocumentKind::Retired, &name, &plain)?;
+    match repo
+        .backend()
+        .put(&store_key(&name)?, sealed, PutMode::Create)
+        .await
+    {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            // Ours, if only the answer to an earlier try was lost.
+            let found = read_decision(repo, id, number).await?;
+            return Ok((found == Fate::Decided(number, decision.clone())).then_some(number));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Some(number))
+}
