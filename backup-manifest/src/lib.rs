@@ -33,6 +33,7 @@ mod list;
 mod names;
 mod page;
 mod path;
+mod retention;
 mod session;
 mod snapshot;
 mod tree;
@@ -58,6 +59,10 @@ pub use page::{
     PageWriter, Record, RecordView, StreamChecker, StreamError, WriteError,
 };
 pub use path::{ItemPath, NAME_LEN_MAX, PATH_LEN_MAX, PathError, PathView};
+pub use retention::{
+    KeepReason, Kept, RetentionCounts, RetentionError, RetentionPlan, RetentionPolicy,
+    RetentionRules, RetentionSnapshot, plan_retention,
+};
 pub use session::{Ack, GcPlan, PLAN_LEN_MAX, SESSION_OPEN_LEN_MAX, SessionError, SessionOpen};
 pub use snapshot::{
     CELL_LEN_MAX, Cell, CellError, Previous, SKIPPED_MAX, SkippedItem, SnapshotKind,
