@@ -1,4 +1,5 @@
-//! Every document a backup repository keeps: the stream of items, lists of pages, snapshot cells, sessions, names.
+//! Every document a backup repository keeps: the stream of items, lists of pages, snapshot cells, sessions, names; and
+//! what follows from snapshots alone: which are kept, and whether a store shows an older state.
 //!
 //! ```
 //! use backup_manifest::{Item, ItemKind, ItemPath, Metadata, PageParams, PageReader, PageWriter, RecordView};
@@ -33,6 +34,7 @@ mod list;
 mod names;
 mod page;
 mod path;
+mod pins;
 mod retention;
 mod session;
 mod snapshot;
@@ -59,6 +61,9 @@ pub use page::{
     PageWriter, Record, RecordView, StreamChecker, StreamError, WriteError,
 };
 pub use path::{ItemPath, NAME_LEN_MAX, PATH_LEN_MAX, PathError, PathView};
+pub use pins::{
+    ChainCell, PINS_LEN_MAX, PINS_PER_SOURCE_MAX, Pin, PinFinding, PinReport, Pins, PinsError,
+};
 pub use retention::{
     KeepReason, Kept, RetentionCounts, RetentionError, RetentionPlan, RetentionPolicy,
     RetentionRules, RetentionSnapshot, plan_retention,

@@ -376,7 +376,7 @@ fn skipped_value(skipped: &[SkippedItem]) -> Value {
     Value::Array(values)
 }
 
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 

@@ -12,10 +12,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use backup_core::{PackId, SessionId, SourceTag};
+use backup_core::{PackId, RepositoryId, SessionId, SourceTag};
 use backup_manifest::{
-    Ack, Cell, Decision, Extent, GcPlan, Item, ItemKind, ItemPath, Metadata, PageParams,
-    PageReader, Previous, Record, SessionOpen, SkippedItem, SnapshotKind, SnapshotManifest,
+    Ack, Cell, ChainCell, Decision, Extent, GcPlan, Item, ItemKind, ItemPath, Metadata, PageParams,
+    PageReader, Pins, Previous, Record, SessionOpen, SkippedItem, SnapshotKind, SnapshotManifest,
     SnapshotStats, TreeRef, TreeRoot, Verdict, Xattr, decode_list,
 };
 use support::{Entry, chunk_id, extents, made_up_tree, pages};
@@ -197,6 +197,25 @@ fn decision() -> Decision {
     }
 }
 
+/// Two sources, one of them with two newest snapshots.
+fn pins() -> Pins {
+    let cell = |number, source: &str| ChainCell {
+        id: SessionId::from_parts(SourceTag::from_bytes([number; 8]), [number; 16]),
+        source: source.to_owned(),
+        previous: None,
+        hash: [number + 16; 32],
+        retired: false,
+    };
+    let cells = [
+        cell(1, "tree /etc"),
+        cell(2, "tree /etc"),
+        cell(3, "vm \"7\""),
+    ];
+    let repository = RepositoryId::from_bytes([9; 16]);
+    let report = Pins::new(repository).check(repository, &cells);
+    report.expect("the same repository").pins().clone()
+}
+
 /// All documents of the format, by file name.
 fn documents() -> Vec<(String, Vec<u8>)> {
     let pack = |n| PackId::from_bytes([n; 32]);
@@ -235,6 +254,7 @@ fn documents() -> Vec<(String, Vec<u8>)> {
             "decision.json".to_owned(),
             decision().encode().expect("valid"),
         ),
+        ("pins.json".to_owned(), pins().encode().expect("valid")),
     ];
     let small = PageParams {
         len_min: 300,
@@ -292,6 +312,7 @@ fn documents_of_version_1_are_read() {
         2
     );
     assert_eq!(Decision::decode(&read("decision.json")), Ok(decision()));
+    assert_eq!(Pins::decode(&read("pins.json")), Ok(pins()));
     let mut entries: Vec<Entry> = Vec::new();
     for (name, _) in documents()
         .iter()

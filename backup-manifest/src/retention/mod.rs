@@ -1,8 +1,3 @@
-//! Which snapshots are kept and which are given up: a plan, made from what is known of them. Nothing is given up here.
-//!
-//! Times are those at which the store received the cells. What a writer says of its own time decides nothing, so that
-//! forged times can neither push honest snapshots out of the plan nor make their own last for ever.
-
 mod calendar;
 mod policy;
 
@@ -122,13 +117,16 @@ pub enum RetentionError {
     },
 }
 
-/// Decides what becomes of each of `snapshots`, source by source, whatever order they come in.
+/// Decides what becomes of each of `snapshots`, source by source, whatever order they come in. Nothing is given up here.
 ///
 /// Complete snapshots stay by count ([`RetentionPolicy::keep_last`]), as the newest of their hour, day, week, month or
 /// year, by age and by label. Partial ones count for nothing: they stay by age, by label, and while they are newer than
 /// the newest complete one. What is held stays, and so does the newest complete one of each source, whatever the policy.
 ///
-/// `now_ns` is nanoseconds since 1970 and serves [`RetentionPolicy::within`] alone. A time received after `now_ns` is
+/// Times are those at which the store received the cells. What a writer says of its own time decides nothing: forged
+/// times can neither push honest snapshots out nor make their own last for ever.
+///
+/// `now_ns` is nanoseconds since 1970, best by the same clock, and serves [`RetentionPolicy::within`] alone. A time received after `now_ns` is
 /// recent. Of two received at the same time the one with the greater id is newer.
 ///
 /// Whoever can write under the name of a source can take the newest places: those of `keep_last`, and of the present
