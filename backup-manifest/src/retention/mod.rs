@@ -126,8 +126,8 @@ pub enum RetentionError {
 /// Times are those at which the store received the cells. What a writer says of its own time decides nothing: forged
 /// times can neither push honest snapshots out nor make their own last for ever.
 ///
-/// `now_ns` is nanoseconds since 1970, best by the same clock, and serves [`RetentionPolicy::within`] alone. A time received after `now_ns` is
-/// recent. Of two received at the same time the one with the greater id is newer.
+/// `now_ns` is nanoseconds since 1970, best by the same clock, and serves [`RetentionPolicy::within`] alone. A time
+/// received after `now_ns` is recent. Of two received at the same time the one with the greater id is newer.
 ///
 /// Whoever can write under the name of a source can take the newest places: those of `keep_last`, and of the present
 /// hour, day and so on. Places of earlier days are out of reach. A caller should look at
