@@ -86,6 +86,42 @@ pub enum Error {
         /// How many match.
         count: usize,
     },
+    /// The snapshot was given up, and a collector has begun to take what only it needs.
+    #[error("snapshot {snapshot} was dropped for good: it is too late to have it back")]
+    SnapshotDropped {
+        /// Which one.
+        snapshot: SessionId,
+    },
+    /// The snapshot is held.
+    #[error("snapshot {snapshot} is held: release it first")]
+    SnapshotHeld {
+        /// Which one.
+        snapshot: SessionId,
+    },
+    /// It is the last complete snapshot of its source.
+    #[error(
+        "snapshot {snapshot} is the last complete one of its source: force it if that is meant"
+    )]
+    LastSnapshot {
+        /// Which one.
+        snapshot: SessionId,
+    },
+    /// A policy would give up more than is allowed.
+    #[error(
+        "{percent} % of the snapshots of {source_name:?} would be given up, more than {percent_max} %: \
+         nothing was; allow more or force it if that is meant"
+    )]
+    TooMuch {
+        /// The source.
+        source_name: String,
+        /// Which share would go.
+        percent: u8,
+        /// The share allowed.
+        percent_max: u8,
+    },
+    /// A policy cannot work.
+    #[error(transparent)]
+    Retention(#[from] backup_manifest::RetentionError),
     /// The snapshot does not hold this path.
     #[error("the snapshot holds no `{path}`")]
     PathNotFound {

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use backup_core::SessionId;
-use backup_manifest::{Cell, Item, ItemPath, ObjectName, SNAPSHOTS_PREFIX, SnapshotManifest};
+use backup_manifest::{
+    Cell, Item, ItemPath, ObjectName, SNAPSHOTS_PREFIX, SnapshotManifest, Verdict,
+};
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 
 use crate::repository::blocks::BlockReader;
-use crate::repository::documents::{newest_snapshot, read_cell};
-use crate::repository::load_index::{Survey, list as list_objects, load_index};
+use crate::repository::decisions::{Fate, read_all_fates, read_fate};
+use crate::repository::documents::read_cell;
+use crate::repository::load_index::{list as list_objects, load_index};
 use crate::repository::tree::read_parts;
 use crate::{Error, Repository};
 
@@ -22,6 +25,8 @@ pub struct SnapshotFilter {
     pub host: Option<String>,
     /// With all these tags.
     pub tags: Vec<String>,
+    /// Those that were given up and can still be had back, instead of those that stay.
+    pub forgotten: bool,
 }
 
 impl SnapshotFilter {
@@ -37,7 +42,7 @@ impl SnapshotFilter {
 /// Cells read at once.
 const READS_MAX: usize = 16;
 
-/// The snapshots that fit, oldest first.
+/// The snapshots that fit, oldest first. Those that were given up are not among them, unless asked for.
 ///
 /// # Errors
 /// Whatever the store says; [`Error::Damaged`] for a cell that cannot be opened: [`verify`](crate::verify) names all.
@@ -49,6 +54,13 @@ pub async fn snapshots(
         Some(source) => ids_of_source(repo, source).await?,
         None => snapshot_ids(repo).await?,
     };
+    let fates = read_all_fates(repo).await?;
+    let verdict = |id: &SessionId| fates.get(id).map_or(Verdict::Keep, Fate::verdict);
+    let ids = ids.into_iter().filter(|id| match verdict(id) {
+        Verdict::Keep | Verdict::Hold => !filter.forgotten,
+        Verdict::Forget => filter.forgotten,
+        Verdict::Drop => false,
+    });
     let mut manifests = Vec::new();
     let mut cells = stream::iter(ids)
         .map(|id| async move { read_cell(repo, &id).await })
@@ -68,7 +80,7 @@ pub async fn snapshots(
 /// `latest:` and a source.
 ///
 /// # Errors
-/// [`Error::SnapshotNotFound`], [`Error::SnapshotAmbiguous`].
+/// [`Error::SnapshotNotFound`], [`Error::SnapshotAmbiguous`], [`Error::SnapshotDropped`].
 pub async fn find_snapshot(repo: &Repository, name: &str) -> Result<SnapshotManifest, Error> {
     let not_found = || Error::SnapshotNotFound { name: name.into() };
     if name.is_empty() {
@@ -79,8 +91,7 @@ pub async fn find_snapshot(repo: &Repository, name: &str) -> Result<SnapshotMani
         return all.pop().ok_or_else(not_found);
     }
     if let Some(source) = name.strip_prefix("latest:") {
-        let newest = newest_snapshot(repo, &Survey::of_one_part(), source).await?;
-        return newest.map(|(manifest, _)| manifest).ok_or_else(not_found);
+        return newest_staying(repo, source).await?.ok_or_else(not_found);
     }
     let ids = snapshot_ids(repo).await?;
     let begins = |id: &&SessionId| {
@@ -92,6 +103,9 @@ pub async fn find_snapshot(repo: &Repository, name: &str) -> Result<SnapshotMani
     };
     let found: Vec<&SessionId> = ids.iter().filter(begins).collect();
     match found.as_slice() {
+        [id] if read_fate(repo, id).await?.verdict() == Verdict::Drop => {
+            Err(Error::SnapshotDropped { snapshot: **id })
+        }
         [id] => match read_cell(repo, id).await? {
             (Cell::Snapshot(manifest), _) => Ok(manifest),
             (Cell::Aborted, _) => Err(not_found()),
@@ -102,6 +116,27 @@ pub async fn find_snapshot(repo: &Repository, name: &str) -> Result<SnapshotMani
             count: several.len(),
         }),
     }
+}
+
+/// The newest snapshot of a source that was not given up.
+async fn newest_staying(
+    repo: &Repository,
+    source: &str,
+) -> Result<Option<SnapshotManifest>, Error> {
+    let mut ids = ids_of_source(repo, source).await?;
+    let fates = read_all_fates(repo).await?;
+    ids.retain(|id| {
+        !matches!(
+            fates.get(id).map(Fate::verdict),
+            Some(Verdict::Forget | Verdict::Drop)
+        )
+    });
+    while let Some(id) = ids.pop() {
+        if let (Cell::Snapshot(manifest), _) = read_cell(repo, &id).await? {
+            return Ok(Some(manifest));
+        }
+    }
+    Ok(None)
 }
 
 /// The items of a snapshot in the order of their paths, or those at and below one path.

@@ -9,8 +9,8 @@ use backup_core::{
     SessionId, ShortId, check_pack, check_padding, inspect_slot, open_directory,
 };
 use backup_manifest::{
-    Cell, Extent, ObjectName, SnapshotKind, SnapshotManifest, StreamChecker, pack_key, slot_key,
-    snapshot_key,
+    Cell, Extent, ObjectName, SnapshotKind, SnapshotManifest, StreamChecker, Verdict, pack_key,
+    slot_key, snapshot_key,
 };
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
@@ -18,6 +18,7 @@ use futures::stream::{self, StreamExt};
 use crate::buffers::Pool;
 use crate::env::{blocking, cores};
 use crate::repository::blocks::BlockReader;
+use crate::repository::decisions::{Fate, read_all_fates};
 use crate::repository::documents::{open, read_cell};
 use crate::repository::index::Index;
 use crate::repository::load_index::{list, load_index, read_segment};
@@ -99,6 +100,11 @@ pub async fn verify(
         run.sort_out(object, &mut names);
     }
     run.small_objects(&names).await?;
+    // What only dropped snapshots need may be gone.
+    let fates = read_all_fates(repo).await?;
+    names
+        .snapshots
+        .retain(|id| fates.get(id).map(Fate::verdict) != Some(Verdict::Drop));
     // The index is read first of all by the sessions of others: what is added meanwhile is not ours to judge.
     let index = Arc::new(load_index(repo).await?);
     let blocks = Arc::new(BlockReader::new(repo, index.clone(), TREE_BLOCKS));

@@ -276,12 +276,11 @@ fn children(level: u8, id: &ChunkId, bytes: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 /// The ids that are needed.
-struct Refs(Option<Sorter<16>>, MarkSpace);
+struct Refs(Option<Sorter<16>>);
 
 impl Refs {
     fn new(space: &MarkSpace) -> Self {
-        let sorter = Sorter::new(space.refs_len_max, space.scratch.clone());
-        Self(Some(sorter), space.clone())
+        Self(Some(Sorter::new(space.refs_len_max, space.scratch.clone())))
     }
 
     async fn push(&mut self, record: RefRecord) -> Result<(), Error> {

@@ -103,11 +103,6 @@ pub(crate) fn usable<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
 pub(crate) struct Survey(Option<Vec<ObjectMeta>>);
 
 impl Survey {
-    /// Of one part only, which is listed when it is asked for.
-    pub(crate) fn of_one_part() -> Self {
-        Self(None)
-    }
-
     /// Lists the packs anew, whatever was listed before.
     pub(crate) async fn list_packs_again(&mut self, repo: &Repository) -> Result<(), Error> {
         if let Some(all) = &mut self.0 {

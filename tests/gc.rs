@@ -1,0 +1,368 @@
+//! Garbage goes and nothing else does: giving up, thinking again, rounds, packing anew, and what stops a collector.
+#![allow(
+    clippy::type_complexity,
+    clippy::field_reassign_with_default,
+    clippy::too_many_lines,
+    clippy::cloned_ref_to_slice_refs,
+    reason = "a test may tell a long story"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy only knows functions marked #[test]"
+)]
+
+mod common;
+
+use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use backup::backup_backend::testing::{FaultPoint, Faulty};
+use backup::backup_backend::{Counting, KeyPrefix, Memory, ObjectKey, StorageBackendExt};
+use backup::{
+    BackupOptions, Error, Forget, ForgetOptions, GcOptions, GcReport, Repository, RestoreOptions,
+    RetentionPolicy, RetentionRules, SessionId, SnapshotFilter, Source, backup, forget, gc, hold,
+    release, snapshots, unforget,
+};
+use common::data::noise;
+use common::{assert_sound, bytes_of, create, objects, open, under};
+
+/// A store's clock, in seconds since some day in 2026.
+#[derive(Debug, Clone, Default)]
+struct Day(Arc<AtomicU64>);
+
+impl Day {
+    fn store(&self) -> Memory {
+        let seconds = self.0.clone();
+        Memory::new().with_clock(move || {
+            SystemTime::UNIX_EPOCH
+                + Duration::from_secs(1_795_000_000 + seconds.load(Ordering::SeqCst))
+        })
+    }
+
+    fn pass(&self, days: u64) {
+        self.0.fetch_add(days * 86_400, Ordering::SeqCst);
+    }
+}
+
+/// Small packs and blocks, so that there is something to delete.
+fn options() -> BackupOptions {
+    let mut options = BackupOptions::default();
+    options.pack_len = 256 << 10;
+    options.block_len = 64 << 10;
+    options.memory_len_max = 64 << 20;
+    options
+}
+
+/// Nothing waits and nothing is too young.
+fn at_once() -> GcOptions {
+    let mut options = GcOptions::default();
+    options.pack_age_min = Duration::ZERO;
+    options.undelete_window = Duration::ZERO;
+    options.requests_per_second = None;
+    options.poll = Duration::from_millis(5);
+    options.repack_len_max = 0;
+    options.delete_percent_max = 100;
+    options
+}
+
+async fn store(repo: &Repository, name: &str, content: Vec<u8>) -> SessionId {
+    let source = Source::stream(Cursor::new(content));
+    backup(repo, name, source, &options(), &())
+        .await
+        .unwrap()
+        .snapshot
+}
+
+async fn forget_these(repo: &Repository, ids: &[SessionId]) {
+    let what = Forget::These(ids.to_vec());
+    let report = forget(repo, &what, &ForgetOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(report.forgotten, ids);
+}
+
+async fn collect(repo: &Repository, options: &GcOptions) -> GcReport {
+    let report = gc(repo, options, &()).await.unwrap();
+    assert!(report.is_complete(), "{report:?}");
+    report
+}
+
+async fn content(repo: &Repository, snapshot: &SessionId) -> Vec<u8> {
+    bytes_of(repo, snapshot, &RestoreOptions::default()).await
+}
+
+async fn ids(repo: &Repository) -> Vec<SessionId> {
+    let all = snapshots(repo, &SnapshotFilter::default()).await.unwrap();
+    all.iter().map(|manifest| manifest.session).collect()
+}
+
+#[tokio::test]
+async fn what_only_a_forgotten_snapshot_needs_goes_and_the_rest_stays() {
+    let repo = create(Day::default().store()).await;
+    let shared = noise(1 << 20, 1);
+    let old = [shared.clone(), noise(1 << 20, 2)].concat();
+    let new = [shared, noise(1 << 20, 3)].concat();
+    let first = store(&repo, "a", old).await;
+    let second = store(&repo, "a", new.clone()).await;
+    forget_these(&repo, &[first]).await;
+    assert_eq!(ids(&repo).await, [second]);
+    let before = under(&objects(&repo).await, "packs/").1;
+
+    let report = collect(&repo, &at_once()).await;
+    assert_eq!(report.snapshots_dropped, [first]);
+    assert_eq!(report.snapshots, 1);
+    let after = under(&objects(&repo).await, "packs/").1;
+    assert_eq!(before - after, report.bytes_freed);
+    assert!(report.bytes_freed > 900 << 10, "{report:?}");
+    assert_eq!(content(&repo, &second).await, new);
+    assert_sound(&repo).await;
+
+    let report = collect(&repo, &at_once()).await;
+    assert_eq!(report.packs_deleted, 0);
+    assert_eq!(report.round, None);
+}
+
+#[tokio::test]
+async fn nothing_young_goes_and_nothing_forgotten_lately() {
+    let day = Day::default();
+    let repo = create(day.store()).await;
+    let first = store(&repo, "a", noise(1 << 20, 1)).await;
+    let second = store(&repo, "a", noise(1 << 20, 2)).await;
+    forget_these(&repo, &[first]).await;
+    let mut options = GcOptions::default();
+    options.requests_per_second = None;
+
+    let report = collect(&repo, &options).await;
+    assert_eq!((report.snapshots_forgotten, report.packs_deleted), (1, 0));
+    day.pass(6);
+    unforget(&repo, &first).await.unwrap();
+    assert_eq!(ids(&repo).await, [first, second]);
+    forget_these(&repo, &[first]).await;
+    day.pass(6);
+    assert_eq!(collect(&repo, &options).await.packs_deleted, 0);
+    day.pass(1);
+    let report = collect(&repo, &options).await;
+    assert_eq!(report.snapshots_dropped, [first]);
+    assert!(report.packs_deleted > 0);
+    assert!(matches!(
+        unforget(&repo, &first).await,
+        Err(Error::SnapshotDropped { .. })
+    ));
+    assert_sound(&repo).await;
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_go_and_writes_nothing() {
+    let repo = create(Day::default().store()).await;
+    let first = store(&repo, "a", noise(1 << 20, 1)).await;
+    store(&repo, "a", noise(1 << 20, 2)).await;
+    forget_these(&repo, &[first]).await;
+    let before = objects(&repo).await;
+    let mut options = at_once();
+    options.dry_run = true;
+    let said = collect(&repo, &options).await;
+    assert_eq!(objects(&repo).await, before);
+    let done = collect(&repo, &at_once()).await;
+    assert!(said.packs_deleted > 0);
+    assert_eq!(
+        (said.packs_deleted, said.bytes_freed, said.snapshots_dropped),
+        (done.packs_deleted, done.bytes_freed, done.snapshots_dropped)
+    );
+}
+
+#[tokio::test]
+async fn packs_that_are_mostly_garbage_are_packed_anew() {
+    let repo = create(Day::default().store()).await;
+    // Of each old pack, some chunks are in the new snapshot as well.
+    let old = noise(3 << 20, 1);
+    let new: Vec<u8> = old
+        .chunks(1 << 20)
+        .flat_map(|c| &c[..400 << 10])
+        .copied()
+        .collect();
+    let first = store(&repo, "a", old).await;
+    let second = store(&repo, "a", new.clone()).await;
+    forget_these(&repo, &[first]).await;
+    let mut options = at_once();
+    options.repack_len_max = 1 << 30;
+    let before = under(&objects(&repo).await, "packs/").1;
+    let report = collect(&repo, &options).await;
+    assert!(report.packs_repacked > 0, "{report:?}");
+    let after = under(&objects(&repo).await, "packs/").1;
+    assert!(after < 1400 << 10, "{after} of {before} bytes are left");
+    assert_eq!(content(&repo, &second).await, new);
+    assert_sound(&repo).await;
+    let again = collect(&repo, &options).await;
+    assert_eq!((again.packs_repacked, again.packs_deleted), (0, 0));
+}
+
+fn by_policy(policy: RetentionPolicy) -> Forget {
+    let mut rules = RetentionRules::default();
+    rules.default = policy;
+    Forget::ByPolicy(rules)
+}
+
+#[tokio::test]
+async fn a_policy_keeps_what_it_says_and_the_last_complete_one_stays() {
+    let day = Day::default();
+    let repo = create(day.store()).await;
+    let mut made = Vec::new();
+    for n in 0..5 {
+        made.push(store(&repo, "a", noise(10 << 10, n)).await);
+        day.pass(1);
+    }
+    hold(&repo, &made[0]).await.unwrap();
+    let mut policy = RetentionPolicy::default();
+    policy.keep_last = 2;
+    let what = by_policy(policy);
+    let report = forget(&repo, &what, &ForgetOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(report.forgotten, made[1..3]);
+    assert_eq!(ids(&repo).await, [made[0], made[3], made[4]]);
+    release(&repo, &made[0]).await.unwrap();
+    let report = forget(&repo, &what, &ForgetOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(report.forgotten, made[..1]);
+
+    let these = Forget::These(vec![made[3], made[4]]);
+    let refused = forget(&repo, &these, &ForgetOptions::default()).await;
+    assert!(matches!(refused, Err(Error::LastSnapshot { .. })));
+    let mut little = ForgetOptions::default();
+    little.forget_percent_max = 40;
+    let mut policy = RetentionPolicy::default();
+    policy.keep_last = 1;
+    let what = by_policy(policy);
+    assert!(matches!(
+        forget(&repo, &what, &little).await,
+        Err(Error::TooMuch { percent: 50, .. })
+    ));
+    assert_eq!(ids(&repo).await, made[3..]);
+}
+
+/// Two policies that keep different snapshots would leave none between them.
+#[tokio::test]
+async fn a_collector_keeps_the_last_complete_snapshot_of_a_source_whoever_forgot_it() {
+    let repo = create(Day::default().store()).await;
+    let first = store(&repo, "a", noise(1 << 20, 1)).await;
+    let second = store(&repo, "a", noise(1 << 20, 2)).await;
+    store(&repo, "b", noise(1 << 20, 3)).await;
+    forget_these(&repo, &[first]).await;
+    // As another host does at the same moment.
+    let other = open(repo.backend().clone()).await;
+    unforget(&repo, &first).await.unwrap();
+    forget_these(&other, &[second]).await;
+    let mut forced = ForgetOptions::default();
+    forced.reason = "race".into();
+    let what = Forget::These(vec![first]);
+    assert!(matches!(
+        forget(&repo, &what, &forced).await,
+        Err(Error::LastSnapshot { .. })
+    ));
+    forced.force = true;
+    forget(&repo, &what, &forced).await.unwrap();
+    let report = collect(&repo, &at_once()).await;
+    // The one that was forced goes; the other one was not, and is the last.
+    assert_eq!(report.snapshots_dropped, [first]);
+    assert_eq!(report.snapshots_forgotten, 1);
+    unforget(&repo, &second).await.unwrap();
+    assert_eq!(content(&repo, &second).await, noise(1 << 20, 2));
+}
+
+#[tokio::test]
+async fn a_run_with_nothing_to_do_asks_little() {
+    let counting = Counting::new(Day::default().store());
+    let repo = create(counting.clone()).await;
+    let cache = tempfile::tempdir().unwrap();
+    for n in 0..50 {
+        store(&repo, "a", noise(20 << 10, n % 7)).await;
+    }
+    let mut options = at_once();
+    options.cache = Some(cache.path().into());
+    collect(&repo, &options).await;
+    let before = counting.counts();
+    let report = collect(&repo, &options).await;
+    assert_eq!(report.snapshots, 50);
+    let asked = counting.counts();
+    let calls = |c: &backup::backup_backend::Counts| {
+        [c.put, c.get, c.head, c.list, c.delete]
+            .iter()
+            .map(|op| op.calls)
+            .sum::<u64>()
+    };
+    let requests = calls(&asked) - calls(&before);
+    assert!(requests < 40, "{requests} requests: {before:?} {asked:?}");
+}
+
+/// Whatever a collector dies at, the next one goes on, and all that is needed is there all the while.
+#[tokio::test]
+async fn a_collector_that_dies_anywhere_is_helped_by_the_next() {
+    let mut nth: u64 = 1;
+    loop {
+        let memory = Day::default().store();
+        let faulty = Faulty::new(memory.clone());
+        let repo = create(memory.clone()).await;
+        let first = store(&repo, "a", noise(600 << 10, 1)).await;
+        let kept = [noise(100 << 10, 1), noise(300 << 10, 2)].concat();
+        let second = store(&repo, "a", kept.clone()).await;
+        forget_these(&repo, &[first]).await;
+        let dying = open(faulty.clone()).await;
+        let made = faulty.calls().len() as u64;
+        let point = [FaultPoint::BeforeEffect, FaultPoint::AfterEffect][nth as usize % 2];
+        faulty.die_at(made + nth.div_ceil(2), point);
+        let mut options = at_once();
+        options.repack_len_max = 1 << 30;
+        let survived = gc(&dying, &options, &()).await.is_ok();
+        assert_eq!(content(&repo, &second).await, kept);
+        let third = store(&repo, "b", noise(600 << 10, 1)).await;
+        let report = collect(&repo, &options).await;
+        assert_eq!(content(&repo, &second).await, kept);
+        assert_eq!(content(&repo, &third).await, noise(600 << 10, 1));
+        assert_sound(&repo).await;
+        if survived {
+            assert!(nth > 40, "only {nth} requests");
+            break;
+        }
+        drop(report);
+        nth += 1;
+    }
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::parse(name).unwrap()
+}
+
+async fn names(memory: &Memory, prefix: &str) -> Vec<ObjectKey> {
+    let prefix = KeyPrefix::parse(prefix).unwrap();
+    let objects = memory.list_all(&prefix).await.unwrap();
+    objects.into_iter().map(|object| object.key).collect()
+}
+
+#[tokio::test]
+async fn a_collector_refuses_what_looks_wrong() {
+    let memory = Day::default().store();
+    let repo = create(memory.clone()).await;
+    let first = store(&repo, "a", noise(1 << 20, 1)).await;
+    store(&repo, "a", noise(100 << 10, 2)).await;
+    forget_these(&repo, &[first]).await;
+    let mut options = at_once();
+    options.delete_percent_max = 50;
+    let before = names(&memory, "packs/").await;
+    let refused = gc(&repo, &options, &()).await;
+    assert!(
+        matches!(refused, Err(Error::Suspicious { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(names(&memory, "packs/").await, before);
+
+    // All cells are gone: the wrong place, or a listing that lost them.
+    for cell in names(&memory, "snapshots/").await {
+        memory.delete_one(&cell).await.unwrap();
+    }
+    memory.delete_one(&key("config")).await.ok();
+    assert_eq!(names(&memory, "packs/").await, before);
+}
