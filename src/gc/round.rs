@@ -177,11 +177,9 @@ impl Collector<'_> {
         let refs = marker.mark(&places.lists, new).await?;
         let mut numbers = HashSet::new();
         for pack in &plan.condemned {
-            match inventory.packs.binary_search_by_key(pack, |pack| pack.id) {
-                Ok(number) => drop(numbers.insert(number as u32)),
-                // Its round has gone on meanwhile; the list that counts is read after this.
-                Err(_) => {}
-            }
+            // One that is not listed went in a round that others carried on; the list that counts is read after this.
+            let listed = inventory.packs.binary_search_by_key(pack, |pack| pack.id);
+            numbers.extend(listed.ok().map(|number| number as u32));
         }
         let sorted = places.sorted;
         let found = blocking(move || holders(&sorted, &refs, &numbers)).await??;

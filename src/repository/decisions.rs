@@ -1,7 +1,9 @@
 //! What was decided about snapshots: a write-once log for each, whose last entry counts.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
+use backup_backend::{ErrorKind, PutMode, StorageBackend};
 use backup_core::{DocumentKind, SessionId};
 use backup_manifest::{
     Decision, ObjectName, RETIRED_PREFIX, SessionError, Verdict, decision_key, decisions_prefix,
@@ -11,7 +13,6 @@ use crate::repository::documents::{open, seal};
 use crate::repository::load_index::list;
 use crate::repository::store_key;
 use crate::{Error, Repository};
-use backup_backend::{ErrorKind, PutMode, StorageBackend};
 
 /// The last decision about a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,8 +68,8 @@ async fn read_fates(repo: &Repository, prefix: &str) -> Result<BTreeMap<SessionI
         }
     }
     for (id, number) in last {
-        if !fates.contains_key(&id) {
-            fates.insert(id, read_decision(repo, &id, number).await?);
+        if let Entry::Vacant(fate) = fates.entry(id) {
+            fate.insert(read_decision(repo, &id, number).await?);
         }
     }
     Ok(fates)

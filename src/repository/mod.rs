@@ -218,7 +218,7 @@ impl Repository {
         Self {
             backend,
             keys: self.keys.clone(),
-            config: self.config.clone(),
+            config: self.config,
             env: self.env.clone(),
         }
     }
