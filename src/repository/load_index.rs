@@ -10,6 +10,7 @@ use backup_core::{
 use backup_manifest::{GC_PREFIX, INDEX_PREFIX, ObjectName, PACKS_PREFIX, pack_key, segment_key};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use crate::env::buggify;
 use crate::repository::gc_log::GcLog;
 use crate::repository::index::{Index, PackEntry};
 use crate::repository::store_key;
@@ -44,6 +45,7 @@ pub(crate) async fn load_usable(
 ) -> Result<(Index, Vec<SegmentPack>), Error> {
     let mut listed = list_packs(repo, survey).await?;
     listed.retain(|id, _| !condemned.contains(id));
+    buggify("packs listed, before the index").await;
     let mut index = Index::default();
     let segments = list_segments(repo, survey).await?;
     let mut segments = stream::iter(segments)
