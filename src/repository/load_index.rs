@@ -126,7 +126,10 @@ impl Survey {
 
     pub(crate) async fn take(repo: &Repository) -> Result<Self, Error> {
         let mut pages = repo.backend().list(&KeyPrefix::all());
-        let first = pages.try_next().await?.unwrap_or_default();
+        // There is a repository, so there is a page; a store that shows none lists badly.
+        let Some(first) = pages.try_next().await? else {
+            return Ok(Self(Some(Vec::new())));
+        };
         let is_whole = pages.try_next().await?.is_none();
         Ok(Self(is_whole.then_some(first)))
     }
