@@ -77,20 +77,37 @@ impl Entropy for SystemEntropy {
 ///
 /// The closure owns all that it touches, so that dropping the handle is safe: the work ends by itself, unseen.
 pub(crate) fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Job<T> {
-    Job(tokio::task::spawn_blocking(work))
+    #[cfg(feature = "sim")]
+    if crate::sim::is_running() {
+        return Job::Done(work());
+    }
+    Job::Running(tokio::task::spawn_blocking(work))
 }
 
 /// Work under way on the blocking pool.
 #[derive(Debug)]
-pub(crate) struct Job<T>(tokio::task::JoinHandle<T>);
+pub(crate) enum Job<T> {
+    Running(tokio::task::JoinHandle<T>),
+    /// A simulated run has no threads: what they do, and when, would follow from no seed.
+    #[cfg(feature = "sim")]
+    Done(T),
+}
 
 impl<T> Job<T> {
     pub(crate) fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        match self {
+            Self::Running(handle) => handle.is_finished(),
+            #[cfg(feature = "sim")]
+            Self::Done(_) => true,
+        }
     }
 
     pub(crate) async fn finish(self) -> Result<T, Error> {
-        self.0.await.map_err(|_| Error::WorkerLost)
+        match self {
+            Self::Running(handle) => handle.await.map_err(|_| Error::WorkerLost),
+            #[cfg(feature = "sim")]
+            Self::Done(value) => Ok(value),
+        }
     }
 }
 
@@ -103,5 +120,16 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// How many CPU-bound jobs are worth running at once.
 pub(crate) fn cores() -> usize {
+    #[cfg(feature = "sim")]
+    if let Some(cores) = crate::sim::cores() {
+        return cores;
+    }
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
+
+/// A window in which others may get ahead: a simulated run spends a while here, any other run nothing.
+#[cfg(not(feature = "sim"))]
+#[inline]
+pub(crate) async fn buggify(_window: &'static str) {}
+#[cfg(feature = "sim")]
+pub(crate) use crate::sim::buggify;

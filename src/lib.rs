@@ -46,6 +46,8 @@ mod stats;
 mod verify;
 
 mod buffers;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use backup::source::{ExcludeFn, Source, StreamSource, TreeSource};
 pub use backup::{BackupOptions, BackupReport, backup};

@@ -137,7 +137,8 @@ impl fmt::Debug for Compressor {
 
 /// A zstd context for decoding, reused.
 pub(crate) struct Decompressor {
-    context: DCtx<'static>,
+    /// `None`: made when the first frame is to be decoded.
+    context: Option<DCtx<'static>>,
 }
 
 /// Why an authentic `inner` is refused all the same.
@@ -150,9 +151,21 @@ pub(crate) enum DecodeError {
 
 impl Decompressor {
     pub(crate) fn new() -> Result<Self, DecodeError> {
-        DCtx::try_create()
-            .map(|context| Self { context })
-            .ok_or(DecodeError::OutOfMemory)
+        let mut new = Self::for_one();
+        new.context()?;
+        Ok(new)
+    }
+
+    /// For one small piece, which is most likely stored as it is: making a context would cost more than all the rest.
+    pub(crate) fn for_one() -> Self {
+        Self { context: None }
+    }
+
+    fn context(&mut self) -> Result<&mut DCtx<'static>, DecodeError> {
+        if self.context.is_none() {
+            self.context = DCtx::try_create();
+        }
+        self.context.as_mut().ok_or(DecodeError::OutOfMemory)
     }
 
     /// Decodes `inner` to exactly `expected` bytes, which take the place of what `plaintext` holds. Nothing is allocated
@@ -182,7 +195,7 @@ impl Decompressor {
                 check_frame(body, expected)?;
                 reserve(plaintext, len)?;
                 let got = self
-                    .context
+                    .context()?
                     .decompress(plaintext, body)
                     .map_err(|_| DecodeError::Malformed("the zstd frame does not decode"))?;
                 if got == len {

@@ -195,7 +195,7 @@ pub fn open_document(
     let plain_len = codec::stated_len(&inner)?;
     check_len(u64::from(plain_len), len_max as u64)?;
     let mut plaintext = Vec::new();
-    Decompressor::new()?.decode_inner(&inner, plain_len, &mut plaintext)?;
+    Decompressor::for_one().decode_inner(&inner, plain_len, &mut plaintext)?;
     Ok(plaintext)
 }
 

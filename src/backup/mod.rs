@@ -29,7 +29,7 @@ use crate::backup::read_volume::Input;
 use crate::backup::source::Source;
 use crate::backup::store::{Packer, Uploaded, Uploading, upload};
 use crate::buffers::Pool;
-use crate::env::{blocking, cores};
+use crate::env::{blocking, buggify, cores};
 use crate::repository::blocks::BlockReader;
 use crate::repository::documents::newest_snapshot;
 use crate::repository::session::{Found, Opening, Session};
@@ -189,6 +189,8 @@ impl Backup<'_> {
     async fn run(&self, source: Source) -> Result<BackupReport, Error> {
         let (session, found) = Session::open(self.repo, self.opening(), self.observer).await?;
         let stored = tokio::select! {
+            // When both are ready, what was stored counts.
+            biased;
             stored = self.store(&session, found, source) => stored,
             lost = session.keep_alive(self.repo, self.options.beat) => Err(lost),
         };
@@ -256,6 +258,7 @@ impl Backup<'_> {
             report.snapshot = session.id;
             match session.commit(self.repo, manifest.clone()).await {
                 Ok(()) => {
+                    buggify("committed, before the caller knows").await;
                     let snapshot = session.id;
                     self.observer.event(&Event::SnapshotCommitted { snapshot });
                     return Ok(report);
@@ -263,6 +266,7 @@ impl Backup<'_> {
                 Err(Error::SessionAborted { .. }) => {}
                 Err(error) => return Err(error),
             }
+            buggify("aborted, before another session").await;
             let next = Session::go_on(self.repo, session, self.opening(), self.observer).await?;
             match next {
                 Some(next) => other = Some(next),

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use crate::backup::assemble::Sealed;
 use crate::buffers::Pool;
-use crate::env::{Job, start};
+use crate::env::{Job, buggify, start};
 use crate::repository::session::Session;
 use crate::{Error, Event, Observer, Repository};
 
@@ -181,6 +181,8 @@ pub(crate) async fn upload(
     let mut is_open = true;
     while is_open || !uploads.is_empty() {
         tokio::select! {
+            // What is done is taken first; the order of requests does not hang on a die.
+            biased;
             Some(stored) = uploads.next() => {
                 let pack: SegmentPack = stored?;
                 observer.event(&Event::PackStored { pack: pack.id, bytes: pack.len });
@@ -221,8 +223,10 @@ async fn upload_one(
     } = pack;
     let len = bytes.len() as u64;
     session.will_put(id);
+    buggify("pack finished, before its upload").await;
     repo.create_object(&pack_key(&id), Bytes::from_owner(packs.give(bytes)))
         .await?;
+    buggify("pack uploaded, before its segment").await;
     Ok(SegmentPack {
         id,
         kind,

@@ -10,6 +10,7 @@ use backup_core::{
 use backup_manifest::{GC_PREFIX, INDEX_PREFIX, ObjectName, PACKS_PREFIX, pack_key, segment_key};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use crate::env::buggify;
 use crate::repository::gc_log::GcLog;
 use crate::repository::index::{Index, PackEntry};
 use crate::repository::store_key;
@@ -44,6 +45,7 @@ pub(crate) async fn load_usable(
 ) -> Result<(Index, Vec<SegmentPack>), Error> {
     let mut listed = list_packs(repo, survey).await?;
     listed.retain(|id, _| !condemned.contains(id));
+    buggify("packs listed, before the index").await;
     let mut index = Index::default();
     let segments = list_segments(repo, survey).await?;
     let mut segments = stream::iter(segments)
@@ -119,7 +121,10 @@ impl Survey {
 
     pub(crate) async fn take(repo: &Repository) -> Result<Self, Error> {
         let mut pages = repo.backend().list(&KeyPrefix::all());
-        let first = pages.try_next().await?.unwrap_or_default();
+        // There is a repository, so there is a page; a store that shows none lists badly.
+        let Some(first) = pages.try_next().await? else {
+            return Ok(Self(Some(Vec::new())));
+        };
         let is_whole = pages.try_next().await?.is_none();
         Ok(Self(is_whole.then_some(first)))
     }

@@ -13,6 +13,7 @@ use backup_manifest::{
     session_beat_key, session_open_key, snapshot_key,
 };
 
+use crate::env::buggify;
 use crate::repository::documents::{read_cell, seal};
 use crate::repository::gc_log::{GcLog, read_plan};
 use crate::repository::index::Index;
@@ -68,13 +69,16 @@ impl Session {
         let id = SessionId::new(tag, unix_ms, repo.env().random()?);
 
         announce(repo, &id, started_ns, opening).await?;
+        buggify("announced, before the list").await;
         let mut survey = Survey::take(repo).await?;
+        buggify("listed, before the gc log").await;
         let log = survey.gc_log(repo).await?;
         let condemned: Condemned = log.condemned(repo).await?.into_iter().collect();
         if log.has_done() {
             // A round that is done had deleted before, but perhaps not before the same listing came to its packs.
             survey.list_packs_again(repo).await?;
         }
+        buggify("gc log read, before the list of packs").await;
         let (index, unnamed) = load_usable(repo, &survey, &condemned).await?;
         let (known, _) = log.newest();
         let session = Self {
@@ -86,6 +90,7 @@ impl Session {
             known: AtomicU64::new(known),
             beats: AtomicU64::new(0),
         };
+        buggify("index read, before the ack").await;
         let name = session_ack_key(&id, known);
         repo.create_object(&name, session.ack(repo, known, Vec::new())?)
             .await?;
@@ -140,6 +145,7 @@ impl Session {
         let mut answered = false;
         for (number, _) in log.after(known) {
             let plan = read_plan(repo, number, &gc_plan_key(number)).await?;
+            buggify("plan read, before the answer").await;
             self.answer(repo, &plan).await?;
             self.known.store(number, Ordering::SeqCst);
             answered = true;
@@ -159,6 +165,7 @@ impl Session {
         claims.extend(plan.condemned.iter().filter(|pack| own.contains(pack)));
         let key = store_key(&session_ack_key(&self.id, plan.round))?;
         let ack = self.ack(repo, plan.round, claims)?;
+        buggify("claims gathered, before they are told").await;
         match repo.backend().put(&key, ack, PutMode::Create).await {
             // An earlier try of ours, whose answer was lost: nothing new has come to rely on the plan's packs since.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -204,6 +211,7 @@ impl Session {
             .encode()
             .map_err(|e| Error::damaged(&name, e))?;
         let sealed = seal(repo, DocumentKind::Snapshot, &name, &cell)?;
+        buggify("all stored, before the commit").await;
         let Err(refused) = repo
             .backend()
             .put(&store_key(&name)?, sealed, PutMode::Create)

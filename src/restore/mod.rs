@@ -20,6 +20,7 @@ use backup_manifest::{
 };
 use futures::stream::TryStreamExt;
 
+use crate::env::buggify;
 use crate::repository::blocks::BlockReader;
 use crate::repository::documents::read_cell;
 use crate::repository::load_index::load_index;
@@ -172,7 +173,9 @@ pub async fn restore(
         Err(error) if error.is_not_found() => return Err(not_found()),
         Err(error) => return Err(error),
     };
+    buggify("cell read, before the index").await;
     let run = Run::new(repo, &manifest, options, observer).await?;
+    buggify("index read, before the packs").await;
     observer.event(&crate::Event::Total {
         bytes: manifest.stats.bytes,
     });
