@@ -111,7 +111,7 @@ impl Collector<'_> {
         for (id, session) in list_sessions(repo, SESSIONS_PREFIX).await? {
             if session.has_answered(round) {
                 read_claims(repo, (&id, &session), round, &mut claims).await?;
-            } else if session.is_open {
+            } else if session.is_open || !session.acks.is_empty() {
                 waiting.insert(id, session);
             }
         }
