@@ -354,8 +354,13 @@ impl Run<'_> {
             self.report.bytes_read += len;
             for (finding, chunks) in findings {
                 let number = self.found(pack_key(&id), finding);
-                self.bad_chunks
-                    .extend(chunks.into_iter().map(|chunk| (chunk, number)));
+                // What another pack holds as well, and readers take from there, hurts nobody.
+                let read_here = |chunk: &ShortId| {
+                    let place = index.place_of(chunk);
+                    place.is_none_or(|(_, _, pack)| pack.id == id)
+                };
+                let chunks = chunks.into_iter().filter(read_here);
+                self.bad_chunks.extend(chunks.map(|chunk| (chunk, number)));
             }
         }
         Ok(())

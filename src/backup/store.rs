@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use backup_core::{
-    ChunkKind, FinishedPack, Keys, PackBuilder, PackError, RepositoryId, SealError, Segment,
-    SegmentPack, SessionId, padme,
+    ChunkKind, FinishedPack, Keys, PackBuilder, PackError, RepositoryId, SealError, SegmentPack,
+    SessionId, padme,
 };
-use backup_manifest::{pack_key, segment_key};
+use backup_manifest::pack_key;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use crate::backup::assemble::Sealed;
 use crate::buffers::Pool;
 use crate::env::{Job, buggify, start};
+use crate::repository::segments::put_segment;
 use crate::repository::session::Session;
 use crate::{Error, Event, Observer, Repository};
 
@@ -240,14 +241,8 @@ async fn name_packs(
     unnamed: &mut Vec<SegmentPack>,
     uploaded: &mut Uploaded,
 ) -> Result<(), Error> {
-    let segment = Segment {
-        packs: std::mem::take(unnamed),
-    };
-    let (id, sealed) = segment
-        .seal(repo.keys(), repo.id(), repo.env().random()?)
-        .map_err(|e| Error::damaged("segment", e))?;
+    let (_, len) = put_segment(repo, std::mem::take(unnamed)).await?;
     uploaded.segments += 1;
-    uploaded.segment_bytes += sealed.len() as u64;
-    repo.create_object(&segment_key(&id), Bytes::from(sealed))
-        .await
+    uploaded.segment_bytes += len;
+    Ok(())
 }

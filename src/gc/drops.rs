@@ -10,7 +10,6 @@ use crate::Error;
 use crate::gc::Collector;
 use crate::gc::inventory::Inventory;
 use crate::gc::mark::{CellFacts, Marker};
-use crate::gc::round::create;
 use crate::repository::decisions::{Fate, decide, read_decision};
 
 impl Collector<'_> {
@@ -103,7 +102,8 @@ impl Collector<'_> {
     /// So that listings alone tell it. The drop was decided before.
     async fn mark_gone(&self, id: &SessionId) -> Result<(), Error> {
         if !self.options.dry_run {
-            create(self.repo, &gone_key(id), Bytes::new()).await?;
+            let name = gone_key(id);
+            self.repo.create_unless_there(&name, Bytes::new()).await?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use backup_backend::{Bytes, ErrorKind, ObjectKey, PutMode, StorageBackend, StorageBackendExt};
+use backup_backend::{Bytes, ObjectKey, StorageBackend, StorageBackendExt};
 use backup_core::{DocumentKind, PackId, SessionId};
 use backup_manifest::{
     Ack, GcPlan, SESSIONS_PREFIX, damaged_key, gc_done_key, gc_final_key, gc_plan_key, pack_key,
@@ -25,19 +25,6 @@ use crate::{Error, Event, Repository};
 /// Objects deleted by one request.
 const DELETES_MAX: usize = 1000;
 
-/// Creates an object unless there is one; says whether it did.
-pub(crate) async fn create(repo: &Repository, name: &str, bytes: Bytes) -> Result<bool, Error> {
-    match repo
-        .backend()
-        .put(&store_key(name)?, bytes, PutMode::Create)
-        .await
-    {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Writes the plan of a round, unless there is one; returns the one that counts.
 pub(crate) async fn create_plan(repo: &Repository, plan: GcPlan) -> Result<GcPlan, Error> {
     let (round, name) = (plan.round, gc_plan_key(plan.round));
@@ -47,7 +34,8 @@ pub(crate) async fn create_plan(repo: &Repository, plan: GcPlan) -> Result<GcPla
 
 async fn create_document(repo: &Repository, name: &str, plan: &GcPlan) -> Result<bool, Error> {
     let plain = plan.encode().map_err(|e| Error::damaged(name, e))?;
-    create(repo, name, seal(repo, DocumentKind::GcPlan, name, &plain)?).await
+    let sealed = seal(repo, DocumentKind::GcPlan, name, &plain)?;
+    repo.create_unless_there(name, sealed).await
 }
 
 impl Collector<'_> {
@@ -67,7 +55,8 @@ impl Collector<'_> {
         };
         let is_all = self.delete(&condemned).await?;
         if is_all {
-            create(repo, &gc_done_key(plan.round), Bytes::new()).await?;
+            let name = gc_done_key(plan.round);
+            repo.create_unless_there(&name, Bytes::new()).await?;
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use backup_backend::{ErrorKind, PutMode, StorageBackend};
 use backup_core::{DocumentKind, SessionId};
 use backup_manifest::{
     Decision, ObjectName, RETIRED_PREFIX, SessionError, Verdict, decision_key, decisions_prefix,
@@ -11,7 +10,6 @@ use backup_manifest::{
 
 use crate::repository::documents::{open, seal};
 use crate::repository::load_index::list;
-use crate::repository::store_key;
 use crate::{Error, Repository};
 
 /// The last decision about a snapshot.
@@ -111,18 +109,10 @@ pub(crate) async fn decide(
     let name = decision_key(id, number);
     let plain = decision.encode().map_err(|e| Error::damaged(&name, e))?;
     let sealed = seal(repo, DocumentKind::Retired, &name, &plain)?;
-    match repo
-        .backend()
-        .put(&store_key(&name)?, sealed, PutMode::Create)
-        .await
-    {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            // Ours, if only the answer to an earlier try was lost.
-            let found = read_decision(repo, id, number).await?;
-            return Ok((found == Fate::Decided(number, decision.clone())).then_some(number));
-        }
-        Err(error) => return Err(error.into()),
+    if repo.create_unless_there(&name, sealed).await? {
+        return Ok(Some(number));
     }
-    Ok(Some(number))
+    // Ours, if only the answer to an earlier try was lost.
+    let found = read_decision(repo, id, number).await?;
+    Ok((found == Fate::Decided(number, decision.clone())).then_some(number))
 }

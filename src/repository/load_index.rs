@@ -7,7 +7,9 @@ use backup_core::{
     ChunkKind, Directory, DocumentError, PACK_FOOTER_LEN, PACK_HEADER_LEN, PackError, PackFooter,
     PackHeader, PackId, Segment, SegmentError, SegmentId, SegmentPack, open_directory,
 };
-use backup_manifest::{GC_PREFIX, INDEX_PREFIX, ObjectName, PACKS_PREFIX, pack_key, segment_key};
+use backup_manifest::{
+    DAMAGED_PREFIX, GC_PREFIX, INDEX_PREFIX, ObjectName, PACKS_PREFIX, pack_key, segment_key,
+};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::env::buggify;
@@ -31,62 +33,103 @@ const SMALL_LEN: u64 = 1 << 20;
 /// Lists the packs, reads the segments, and the directories of packs that no segment names.
 ///
 /// Segments and packs that cannot be read are passed over: they cost deduplication, never correctness; `verify` names
-/// them.
+/// them. Of a pack that was set aside as damaged, only what no other pack holds is read.
 pub(crate) async fn load_index(repo: &Repository) -> Result<Index, Error> {
     let survey = Survey::take(repo).await?;
-    Ok(load_usable(repo, &survey, &Condemned::new()).await?.0)
+    let mut loading = Loading::new(list_packs(repo, &survey).await?);
+    loading.last = survey.damaged(repo).await?;
+    Ok(loading.run(repo, &survey).await?.0)
 }
 
-/// As [`load_index`], and the packs that no segment names, with their directories.
+/// As [`load_index`], without packs that were set aside or are not to be relied on; and the packs that no segment names,
+/// with their directories.
 pub(crate) async fn load_usable(
     repo: &Repository,
     survey: &Survey,
     condemned: &Condemned,
 ) -> Result<(Index, Vec<SegmentPack>), Error> {
     let mut listed = list_packs(repo, survey).await?;
-    listed.retain(|id, _| !condemned.contains(id));
+    let damaged = survey.damaged(repo).await?;
+    listed.retain(|id, _| !condemned.contains(id) && !damaged.contains(id));
     buggify("packs listed, before the index").await;
-    let mut index = Index::default();
-    let segments = list_segments(repo, survey).await?;
-    let mut segments = stream::iter(segments)
-        .map(|id| async move { read_segment(repo, &id).await })
-        .buffered(READS_MAX);
-    while let Some(segment) = segments.next().await {
-        let Some(segment) = usable(segment)? else {
-            continue;
-        };
-        for pack in segment.packs {
-            // Removed from `listed`, so that a pack named by two segments is taken once.
-            if listed.get(&pack.id) == Some(&pack.len) {
-                listed.remove(&pack.id);
-                let entry = PackEntry {
-                    id: pack.id,
-                    kind: pack.kind,
-                    len: pack.len,
-                };
-                index.add_pack(entry, &pack.directory);
+    Loading::new(listed).run(repo, survey).await
+}
+
+/// An index in the making.
+struct Loading {
+    /// Packs whose directories are still to be found, with their lengths in bytes.
+    listed: HashMap<PackId, u64>,
+    /// Packs that are taken in after all others.
+    last: HashSet<PackId>,
+    held_back: Vec<(PackEntry, Directory)>,
+    index: Index,
+}
+
+impl Loading {
+    fn new(listed: HashMap<PackId, u64>) -> Self {
+        Self {
+            listed,
+            last: HashSet::new(),
+            held_back: Vec::new(),
+            index: Index::default(),
+        }
+    }
+
+    fn take(&mut self, entry: PackEntry, directory: &Directory) {
+        if self.last.contains(&entry.id) {
+            self.held_back.push((entry, directory.clone()));
+        } else {
+            self.index.add_pack(entry, directory);
+        }
+    }
+
+    async fn run(
+        mut self,
+        repo: &Repository,
+        survey: &Survey,
+    ) -> Result<(Index, Vec<SegmentPack>), Error> {
+        let segments = list_segments(repo, survey).await?;
+        let mut segments = stream::iter(segments)
+            .map(|id| async move { read_segment(repo, &id).await })
+            .buffered(READS_MAX);
+        while let Some(segment) = segments.next().await {
+            for pack in usable(segment)?.into_iter().flat_map(|found| found.packs) {
+                // Removed from `listed`, so that a pack named by two segments is taken once.
+                if self.listed.get(&pack.id) == Some(&pack.len) {
+                    self.listed.remove(&pack.id);
+                    let entry = PackEntry {
+                        id: pack.id,
+                        kind: pack.kind,
+                        len: pack.len,
+                    };
+                    self.take(entry, &pack.directory);
+                }
             }
         }
-    }
-    let mut unnamed: Vec<(PackId, u64)> = listed.into_iter().collect();
-    unnamed.sort_unstable();
-    let mut found = Vec::with_capacity(unnamed.len());
-    let mut directories = stream::iter(unnamed)
-        .map(|(id, len)| async move { read_directory(repo, &id, len).await })
-        .buffered(READS_MAX);
-    while let Some(read) = directories.next().await {
-        if let Some((entry, directory)) = usable(read)? {
-            index.add_pack(entry, &directory);
-            let PackEntry { id, kind, len } = entry;
-            found.push(SegmentPack {
-                id,
-                kind,
-                len,
-                directory,
-            });
+        let mut unnamed: Vec<(PackId, u64)> =
+            std::mem::take(&mut self.listed).into_iter().collect();
+        unnamed.sort_unstable();
+        let mut found = Vec::with_capacity(unnamed.len());
+        let mut directories = stream::iter(unnamed)
+            .map(|(id, len)| async move { read_directory(repo, &id, len).await })
+            .buffered(READS_MAX);
+        while let Some(read) = directories.next().await {
+            if let Some((entry, directory)) = usable(read)? {
+                self.take(entry, &directory);
+                let PackEntry { id, kind, len } = entry;
+                found.push(SegmentPack {
+                    id,
+                    kind,
+                    len,
+                    directory,
+                });
+            }
         }
+        for (entry, directory) in std::mem::take(&mut self.held_back) {
+            self.index.add_pack(entry, &directory);
+        }
+        Ok((self.index, found))
     }
-    Ok((index, found))
 }
 
 /// Damage makes an object unusable, and so does a newer version of it; everything else is the caller's to know.
@@ -105,6 +148,18 @@ pub(crate) fn usable<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
 pub(crate) struct Survey(Option<Vec<ObjectMeta>>);
 
 impl Survey {
+    /// The packs that were set aside as damaged.
+    async fn damaged(&self, repo: &Repository) -> Result<HashSet<PackId>, Error> {
+        let marks = self.list(repo, DAMAGED_PREFIX).await?;
+        let damaged = marks
+            .iter()
+            .filter_map(|object| match object.key.as_str().parse() {
+                Ok(ObjectName::Damaged(id)) => Some(id),
+                _ => None,
+            });
+        Ok(damaged.collect())
+    }
+
     /// Lists the packs anew, whatever was listed before.
     pub(crate) async fn list_packs_again(&mut self, repo: &Repository) -> Result<(), Error> {
         if let Some(all) = &mut self.0 {

@@ -6,6 +6,7 @@ pub(crate) mod documents;
 pub(crate) mod gc_log;
 pub(crate) mod index;
 pub(crate) mod load_index;
+pub(crate) mod segments;
 pub(crate) mod session;
 pub(crate) mod tree;
 
@@ -233,6 +234,23 @@ impl Repository {
 
     pub(crate) async fn get(&self, name: &str) -> Result<Bytes, Error> {
         Ok(self.backend.get(&store_key(name)?, None).await?)
+    }
+
+    /// Creates an object unless there is one; says whether it did.
+    pub(crate) async fn create_unless_there(
+        &self,
+        name: &str,
+        bytes: Bytes,
+    ) -> Result<bool, Error> {
+        match self
+            .backend
+            .put(&store_key(name)?, bytes, PutMode::Create)
+            .await
+        {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Creates a write-once object whose bytes are the same on every try.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backup_backend::{Bytes, ErrorKind, PutMode, StorageBackend};
+use backup_backend::{Bytes, PutMode, StorageBackend};
 use backup_core::{DocumentKind, PackId, SegmentPack, SessionId};
 use backup_manifest::{
     Ack, Cell, GcPlan, SessionOpen, SnapshotManifest, gc_plan_key, session_ack_key,
@@ -163,14 +163,12 @@ impl Session {
         let mut claims = self.index.condemn(&plan.condemned);
         let own = self.own_packs().clone();
         claims.extend(plan.condemned.iter().filter(|pack| own.contains(pack)));
-        let key = store_key(&session_ack_key(&self.id, plan.round))?;
+        let name = session_ack_key(&self.id, plan.round);
         let ack = self.ack(repo, plan.round, claims)?;
-        buggify("claims gathered, before they are told").await;
-        match repo.backend().put(&key, ack, PutMode::Create).await {
-            // An earlier try of ours, whose answer was lost: nothing new has come to rely on the plan's packs since.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            other => Ok(other?),
-        }
+        buggify("claims made, before the ack").await;
+        // One that is there is an earlier try of ours, whose answer was lost: nothing new has come to rely on the plan's
+        // packs since.
+        repo.create_unless_there(&name, ack).await.map(drop)
     }
 
     fn ack(&self, repo: &Repository, round: u64, claims: Vec<PackId>) -> Result<Bytes, Error> {
@@ -258,13 +256,5 @@ pub(crate) async fn abort(repo: &Repository, id: &SessionId) -> Result<bool, Err
         .encode()
         .map_err(|e| Error::damaged(&name, e))?;
     let sealed = seal(repo, DocumentKind::Snapshot, &name, &aborted)?;
-    match repo
-        .backend()
-        .put(&store_key(&name)?, sealed, PutMode::Create)
-        .await
-    {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    repo.create_unless_there(&name, sealed).await
 }
