@@ -7,6 +7,7 @@ use backup_manifest::segment_key;
 use bytes::Bytes;
 
 use crate::Error;
+use crate::env::buggify;
 use crate::gc::Collector;
 use crate::gc::inventory::Inventory;
 use crate::gc::round::create;
@@ -60,6 +61,7 @@ pub(crate) async fn rewrite(
         }
     }
     writing.flush(collector).await?;
+    buggify("gc: new segments, before the old ones go").await;
     old.retain(|id| !writing.written.contains(id));
     collector.report.segments_written += writing.written.len() as u64;
     collector.report.segments_deleted += old.len() as u64;

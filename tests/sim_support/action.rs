@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io::{Cursor, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use backup::backup_backend::{Bytes, ErrorKind};
 use backup::{
-    BackupOptions, Error, Event, Repository, RestoreOptions, RestoreTarget, SessionId, Source,
-    VerifyLevel, backup, restore, verify,
+    BackupOptions, Error, Event, GcOptions, Repository, RestoreOptions, RestoreTarget, SessionId,
+    Source, VerifyLevel, backup, gc, restore, verify,
 };
 
 use super::model::Content;
@@ -23,6 +24,7 @@ pub(crate) enum Action {
     },
     Restore(SessionId),
     Verify(VerifyLevel),
+    Gc,
 }
 
 /// What was found to be wrong: a property of the contract does not hold.
@@ -34,6 +36,7 @@ impl fmt::Debug for Action {
             Self::Backup { source, content } => write!(f, "backup {source} {}", content.len()),
             Self::Restore(snapshot) => write!(f, "restore {snapshot}"),
             Self::Verify(level) => write!(f, "verify {level:?}"),
+            Self::Gc => f.write_str("gc"),
         }
     }
 }
@@ -45,12 +48,13 @@ impl Action {
     pub(crate) fn draw(run: &Run, random: &mut Random) -> Self {
         let promised = run.model.promised();
         match random.below(100) {
-            0..60 => Self::Backup {
+            0..50 => Self::Backup {
                 source: *random.one_of(&SOURCES),
                 content: run.contents.draw(random),
             },
-            60..92 if !promised.is_empty() => Self::Restore(*random.one_of(&promised)),
-            92..98 => Self::Verify(VerifyLevel::Structure),
+            50..75 if !promised.is_empty() => Self::Restore(*random.one_of(&promised)),
+            75..93 => Self::Gc,
+            93..98 => Self::Verify(VerifyLevel::Structure),
             _ => Self::Verify(VerifyLevel::AllData),
         }
     }
@@ -86,6 +90,10 @@ impl Action {
                 }
                 judge(run, "verify", report.map(drop))
             }
+            Self::Gc => {
+                let report = gc(repo, &gc_options(random), &()).await;
+                judge(run, "gc", report.map(drop))
+            }
         }
     }
 }
@@ -98,6 +106,23 @@ pub(crate) fn backup_options(random: &mut Random) -> BackupOptions {
     options.memory_len_max = *random.one_of(&[9 << 20, 16 << 20]);
     options.uploads_max = 1 + random.below(3) as usize;
     options.zstd_level = 1;
+    options.beat = random.time(1000, 3_600_000);
+    options
+}
+
+/// Impatient ones: no time makes a deletion safe or unsafe.
+pub(crate) fn gc_options(random: &mut Random) -> GcOptions {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut options = GcOptions::default();
+    options.pack_age_min = HOUR * *random.one_of(&[0, 0, 1, 24]);
+    options.undelete_window = HOUR * *random.one_of(&[0, 1, 48]);
+    options.lease = random.time(1000, 86_400_000);
+    options.poll = (options.lease / 8).max(Duration::from_secs(1));
+    options.repack_dead_percent_min = *random.one_of(&[1, 25, 60]);
+    options.repack_len_max = *random.one_of(&[0, 1 << 20, 1 << 30]);
+    options.delete_percent_max = 100;
+    options.requests_per_second = None;
+    options.memory_len_max = 16 << 20;
     options
 }
 
@@ -172,7 +197,11 @@ pub(crate) fn judge(run: &Run, verb: &'static str, done: Result<(), Error>) -> R
                 | ErrorKind::Unauthenticated
                 | ErrorKind::Io
         ),
-        Error::SessionAborted { .. } => true,
+        Error::SessionAborted { .. } | Error::UnsafeStore { .. } => true,
+        Error::Suspicious { .. } => {
+            run.model.count("gc with doubts", false);
+            true
+        }
         _ => false,
     };
     let is_listing = match &error {

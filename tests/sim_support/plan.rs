@@ -92,15 +92,15 @@ impl Fault {
         }
     }
 
-    /// The highest rate, times in 1024: of requests, or of actions.
+    /// The highest rate, times in 65,536: of requests, or of actions.
     fn rate_max(self) -> u64 {
         match self {
-            Self::ErrorBefore | Self::ErrorAfter | Self::Slow => 32,
-            Self::Late | Self::Twice | Self::ListRepeatsPage => 16,
-            Self::Refused | Self::Burst => 2,
-            Self::Crash | Self::Suspend => 400,
-            Self::ListLosesKey | Self::ListLosesPage => 128,
-            Self::Truncated | Self::Flipped | Self::Exchanged | Self::Missing => 32,
+            Self::ErrorBefore | Self::ErrorAfter => 4096,
+            Self::Late | Self::Twice | Self::ListRepeatsPage => 2048,
+            Self::Refused | Self::Burst | Self::Slow => 256,
+            Self::Crash | Self::Suspend => 32_768,
+            Self::ListLosesKey | Self::ListLosesPage => 4096,
+            Self::Truncated | Self::Flipped | Self::Exchanged | Self::Missing => 2048,
         }
     }
 }
@@ -110,7 +110,7 @@ impl Fault {
 pub(crate) struct FaultPlan {
     pub(crate) seed: u64,
     pub(crate) profile: Profile,
-    /// Times in 1024, in the order of [`Fault::ALL`].
+    /// Times in 65,536, in the order of [`Fault::ALL`].
     rates: [u64; Fault::ALL.len()],
     struck: [AtomicU64; Fault::ALL.len()],
     is_over: AtomicBool,
@@ -127,7 +127,8 @@ impl FaultPlan {
         let mut random = Random::new(seed, 1);
         let rates = Fault::ALL.map(|fault| {
             let is_left_out = random.below(2) == 0;
-            let rate = 1 + random.below(fault.rate_max());
+            // Rare ones matter too: a long action is to end well now and then.
+            let rate = fault.rate_max() >> random.below(7);
             if is_left_out || !fault.is_in(profile) {
                 0
             } else {
