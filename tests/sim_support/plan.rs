@@ -135,6 +135,8 @@ impl FaultPlan {
                 rate
             }
         });
+        let mut claims = Capabilities::ALL;
+        claims.consistent_list = profile == Profile::Honest || random.below(2) == 0;
         Self {
             seed,
             profile,
@@ -142,7 +144,7 @@ impl FaultPlan {
             struck: Default::default(),
             is_over: AtomicBool::new(false),
             page_len: *random.one_of(&[2, 3, 20, 1000]),
-            claims: Capabilities::ALL,
+            claims,
             skew_ms: *random.one_of(&[0, 90_000, -90_000, 400 * 86_400_000]),
         }
     }
@@ -154,6 +156,12 @@ impl FaultPlan {
             random.happens(self.rates[fault as usize]) && !self.is_over.load(Ordering::Relaxed);
         self.struck[fault as usize].fetch_add(u64::from(strikes), Ordering::Relaxed);
         strikes
+    }
+
+    /// Whether a listing may leave out this key. A collector cannot wait for a session that no listing shows: where
+    /// listings lose sessions, the store must not claim that they are consistent.
+    pub(crate) fn may_lose(&self, key: &str) -> bool {
+        !(self.claims.consistent_list && key.starts_with("sessions/"))
     }
 
     /// From now on nothing goes wrong.

@@ -25,6 +25,8 @@ pub(crate) struct Run {
     pub(crate) bucket: SimBucket,
     pub(crate) model: Arc<ModelRepo>,
     pub(crate) contents: Contents,
+    /// Garbage is collected in this run.
+    pub(crate) collects: bool,
     pub(crate) begin: Instant,
 }
 
@@ -59,6 +61,7 @@ pub(crate) fn run(seed: u64, profile: Profile, is_told: bool) -> Result<Outcome,
             plan,
             model: Arc::default(),
             contents: Contents::new(seed),
+            collects: Random::new(seed, 11).below(4) > 0,
             begin: Instant::now(),
         };
         let sim = Sim::new(seed);
