@@ -120,6 +120,8 @@ impl Collector<'_> {
             }
         }
         let cells: HashSet<SessionId> = list_cells(repo).await?.into_iter().collect();
+        // These have ended: the next listing must show their cells too.
+        ended.extend(waiting.keys().filter(|id| cells.contains(id)));
         waiting.retain(|id, _| !cells.contains(id));
         self.report.sessions_awaited += waiting.len() as u64;
         for id in waiting.keys() {
