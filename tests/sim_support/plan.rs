@@ -149,6 +149,15 @@ impl FaultPlan {
         }
     }
 
+    /// Nothing goes wrong, and listings have long pages.
+    pub(crate) fn calm(seed: u64, profile: Profile) -> Self {
+        let mut calm = Self::draw(seed, profile);
+        calm.end();
+        calm.page_len = 1000;
+        calm.claims = Capabilities::ALL;
+        calm
+    }
+
     /// Whether the fault happens now; counts it.
     pub(crate) fn strikes(&self, fault: Fault, random: &mut Random) -> bool {
         // The dice are thrown even when all is over: what follows is the same.
