@@ -214,9 +214,12 @@ pub(crate) fn judge(run: &Run, verb: &'static str, done: Result<(), Error>) -> R
         }
         _ => false,
     };
-    let is_outrun = run.collects && verb == "restore" && is_missing(&error);
-    if is_outrun {
-        run.model.count("restore overtaken by gc", false);
+    // A collector was faster: what is looked for is elsewhere now, or needed no more.
+    let is_outrun = run.collects && is_missing(&error);
+    match verb {
+        "restore" if is_outrun => run.model.count("restore overtaken by gc", false),
+        "gc" if is_outrun => run.model.count("gc overtaken by gc", false),
+        _ => {}
     }
     let is_listing = match &error {
         Error::Backend(error) => error.kind() == ErrorKind::Corrupt && error.operation() == "list",

@@ -62,7 +62,7 @@ impl<'a> Agent<'a> {
     /// Starts one process after the other, for as long as the run lasts.
     pub(crate) async fn live(mut self) -> Result<(), Broken> {
         loop {
-            sleep(self.random.time(180 * MINUTE_MS, 10 * DAY_MS)).await;
+            sleep(self.random.time(360 * MINUTE_MS, 12 * DAY_MS)).await;
             if self.run.is_over() {
                 return Ok(());
             }
