@@ -11,6 +11,7 @@ use backup::{
     Source, VerifyLevel, backup, gc, restore, verify,
 };
 
+use super::decide::Decide;
 use super::model::Content;
 use super::plan::Profile;
 use super::random::Random;
@@ -25,6 +26,7 @@ pub(crate) enum Action {
     Restore(SessionId),
     Verify(VerifyLevel),
     Gc,
+    Decide(Decide),
 }
 
 /// What was found to be wrong: a property of the contract does not hold.
@@ -37,6 +39,7 @@ impl fmt::Debug for Action {
             Self::Restore(snapshot) => write!(f, "restore {snapshot}"),
             Self::Verify(level) => write!(f, "verify {level:?}"),
             Self::Gc => f.write_str("gc"),
+            Self::Decide(decide) => write!(f, "{decide:?}"),
         }
     }
 }
@@ -47,14 +50,16 @@ impl Action {
     /// Each kind by its weight, in percent.
     pub(crate) fn draw(run: &Run, random: &mut Random) -> Self {
         let promised = run.model.promised();
-        match random.below(100) {
-            0..50 => Self::Backup {
+        let decide = Decide::draw(run, random);
+        match (random.below(100), decide) {
+            (0..45, _) => Self::Backup {
                 source: *random.one_of(&SOURCES),
                 content: run.contents.draw(random),
             },
-            50..75 if !promised.is_empty() => Self::Restore(*random.one_of(&promised)),
-            75..93 if run.collects => Self::Gc,
-            93..98 => Self::Verify(VerifyLevel::Structure),
+            (45..65, _) if !promised.is_empty() => Self::Restore(*random.one_of(&promised)),
+            (65..80, _) if run.collects => Self::Gc,
+            (80..94, Some(decide)) => Self::Decide(decide),
+            (94..98, _) => Self::Verify(VerifyLevel::Structure),
             _ => Self::Verify(VerifyLevel::AllData),
         }
     }
@@ -91,6 +96,7 @@ impl Action {
                 }
                 judge(run, "verify", report.map(drop))
             }
+            Self::Decide(decide) => decide.perform(run, repo, random).await,
             Self::Gc => {
                 let report = gc(repo, &gc_options(random), &()).await;
                 judge(run, "gc", report.map(drop))

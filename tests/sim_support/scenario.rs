@@ -95,8 +95,8 @@ impl Run {
         if let Some(until) = self.bucket.pending_until() {
             sleep_until(until).await;
         }
-        // Throttling ends.
-        sleep(DAY).await;
+        // Throttling ends, and so does the time to think again.
+        sleep(DAY * 4).await;
         self.account().await
     }
 
