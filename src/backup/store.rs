@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backup_backend::ErrorKind;
 use backup_core::{
     ChunkKind, FinishedPack, Keys, PackBuilder, PackError, RepositoryId, SealError, Segment,
     SegmentPack, SessionId, padme,
@@ -248,6 +249,12 @@ async fn name_packs(
         .map_err(|e| Error::damaged("segment", e))?;
     uploaded.segments += 1;
     uploaded.segment_bytes += sealed.len() as u64;
-    repo.create_object(&segment_key(&id), Bytes::from(sealed))
+    match repo
+        .create_object(&segment_key(&id), Bytes::from(sealed))
         .await
+    {
+        // Another run found the same packs unnamed; a segment of this name says the same, under another nonce.
+        Err(Error::Backend(error)) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
 }
