@@ -7,7 +7,7 @@ use backup_manifest::{
     GcPlan, SESSIONS_PREFIX, gc_plan_key, session_ack_key, session_beat_key, session_open_key,
 };
 
-use crate::env::blocking;
+use crate::env::{blocking, buggify};
 use crate::gc::Collector;
 use crate::gc::choose::Choice;
 use crate::gc::inventory::{Inventory, list_sessions};
@@ -55,6 +55,7 @@ impl Collector<'_> {
                 }
                 continue;
             }
+            buggify("gc: listed, before the mark").await;
             let marked = match self.mark(inventory, marker).await {
                 Err(Error::MissingChunk { .. }) if looks + 1 < LOOKS_MAX => {
                     looks += 1;
@@ -255,12 +256,14 @@ impl Collector<'_> {
                 condemned: marked.useless.iter().filter_map(pack).collect(),
                 covered: marked.commits.clone(),
             };
+            buggify("gc: marked, before the plan").await;
             let found = create_plan(self.repo, plan.clone()).await?;
             self.carry_out(&found, marker).await?;
             let is_ours = found.covered == plan.covered && found.condemned == plan.condemned;
             if !is_ours || !self.report.undeletable.is_empty() {
                 return Ok(is_ours);
             }
+            buggify("gc: done, before tidying up").await;
             let covered: HashSet<SessionId> = found.covered.into_iter().collect();
             self.tidy(inventory, &covered, marker).await?;
         }

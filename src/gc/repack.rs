@@ -11,7 +11,7 @@ use backup_core::{
 use backup_manifest::pack_key;
 use futures::stream::{self, StreamExt};
 
-use crate::env::blocking;
+use crate::env::{blocking, buggify};
 use crate::gc::Collector;
 use crate::gc::inventory::{Inventory, ListedPack};
 use crate::gc::plan::Marked;
@@ -266,6 +266,7 @@ impl<'a> Repacker<'a> {
         } = finished.map_err(|e| Error::damaged("new pack", e))?;
         let len = bytes.len() as u64;
         let name = pack_key(&id);
+        buggify("gc: packed anew, before the upload").await;
         self.repo.create_object(&name, Bytes::from(bytes)).await?;
         self.finished.push(SegmentPack {
             id,

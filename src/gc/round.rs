@@ -10,7 +10,7 @@ use backup_manifest::{
     session_ack_key, session_prefix, snapshot_key,
 };
 
-use crate::env::blocking;
+use crate::env::{blocking, buggify};
 use crate::gc::choose::holders;
 use crate::gc::inventory::{Inventory, ListedSession, list_cells, list_sessions};
 use crate::gc::mark::{CellFacts, Marker};
@@ -54,6 +54,7 @@ impl Collector<'_> {
             self.decide(plan, marker).await?
         };
         let is_all = self.delete(&condemned).await?;
+        buggify("gc: deleted, before it is done").await;
         if is_all {
             let name = gc_done_key(plan.round);
             repo.create_unless_there(&name, Bytes::new()).await?;
@@ -69,7 +70,9 @@ impl Collector<'_> {
     ) -> Result<Vec<PackId>, Error> {
         let mut rescued = BTreeSet::new();
         if !plan.condemned.is_empty() {
+            buggify("gc: planned, before the sessions").await;
             let (claims, ended) = self.settle(plan.round).await?;
+            buggify("gc: sessions settled, before the new cells").await;
             rescued = claims;
             rescued.extend(self.needed_by_new_snapshots(plan, &ended, marker).await?);
         }
@@ -85,6 +88,7 @@ impl Collector<'_> {
         };
         self.report.packs_rescued += (plan.condemned.len() - last.condemned.len()) as u64;
         let name = gc_final_key(plan.round);
+        buggify("gc: decided, before the final list").await;
         create_document(self.repo, &name, &last).await?;
         // Another collector may have been first, and seen more reasons to rescue, or fewer: its list counts.
         Ok(read_plan(self.repo, plan.round, &name).await?.condemned)
@@ -105,6 +109,8 @@ impl Collector<'_> {
             }
         }
         let cells: HashSet<SessionId> = list_cells(repo).await?.into_iter().collect();
+        // These have ended: the next listing must show their cells too.
+        ended.extend(waiting.keys().filter(|id| cells.contains(id)));
         waiting.retain(|id, _| !cells.contains(id));
         self.report.sessions_awaited += waiting.len() as u64;
         for id in waiting.keys() {
@@ -124,6 +130,7 @@ impl Collector<'_> {
                     // What it committed is looked at with the other new snapshots.
                     ended.push(id);
                 } else if self.clock.age(session.modified) >= Some(self.options.lease) {
+                    buggify("gc: lease over, before the abort").await;
                     self.report.sessions_aborted += u64::from(abort(repo, &id).await?);
                     ended.push(id);
                 } else {
@@ -194,7 +201,9 @@ impl Collector<'_> {
         let repo = self.repo;
         let gone: HashSet<PackId> = condemned.iter().copied().collect();
         let inventory = Inventory::take(repo).await?;
+        buggify("gc: final list, before the segments").await;
         segments::rewrite(self, &inventory, &gone, Vec::new()).await?;
+        buggify("gc: segments written, before the deletes").await;
         let mut is_all = true;
         for packs in condemned.chunks(DELETES_MAX) {
             let keys: Result<Vec<ObjectKey>, Error> =

@@ -6,6 +6,7 @@ use backup_core::{PackId, SegmentPack};
 use backup_manifest::segment_key;
 
 use crate::Error;
+use crate::env::buggify;
 use crate::gc::Collector;
 use crate::gc::inventory::Inventory;
 use crate::repository::load_index::{read_segment, usable};
@@ -55,6 +56,7 @@ pub(crate) async fn rewrite(
         }
     }
     writing.flush(collector.repo).await?;
+    buggify("gc: new segments, before the old ones go").await;
     old.retain(|id| !writing.written.contains(id));
     collector.report.segments_written += writing.written.len() as u64;
     collector.report.segments_deleted += old.len() as u64;

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backup_backend::{ByteRange, Bytes, StorageBackend};
-use backup_core::{BlockOpener, ChunkId, ChunkKind, Keys, RepositoryId};
+use backup_core::{BlockOpener, ChunkId, ChunkKind, Keys, OpenError, RepositoryId};
 use backup_manifest::pack_key;
 use tokio::sync::OnceCell;
 
+use crate::buffers::{Pool, Pooled};
 use crate::env::blocking;
 use crate::repository::index::{BlockEntry, Index, PackEntry};
 use crate::repository::store_key;
@@ -29,6 +30,7 @@ pub(crate) struct BlockReader {
     keys: Arc<Keys>,
     repository: RepositoryId,
     index: Arc<Index>,
+    openers: Arc<Pool<BlockOpener>>,
     cache: Mutex<Cache>,
     cached_max: usize,
 }
@@ -41,6 +43,7 @@ impl BlockReader {
             keys: repo.keys().clone(),
             repository: repo.id(),
             index,
+            openers: Pool::new(),
             cache: Mutex::new(VecDeque::new()),
             cached_max,
         }
@@ -76,7 +79,13 @@ impl BlockReader {
             .get_or_try_init(|| async {
                 let record = self.fetch(pack, entry.offset, entry.record_len).await?;
                 let (keys, repository) = (self.keys.clone(), self.repository);
-                blocking(move || open_record(&keys, repository, (&entry, &pack), &record)).await?
+                let openers = self.openers.clone();
+                let opened = move || {
+                    // One that was used before: making one costs as much as opening a small block.
+                    let opener = openers.take(|| BlockOpener::new(repository));
+                    open_record(&keys, opener, (&entry, &pack), &record)
+                };
+                blocking(opened).await?
             })
             .await?;
         Ok(block.clone())
@@ -122,14 +131,17 @@ impl BlockReader {
 }
 
 /// Opens one record; the block's plaintext has the length that the index states.
-pub(crate) fn open_record(
+fn open_record(
     keys: &Keys,
-    repository: RepositoryId,
+    opener: Result<Pooled<BlockOpener>, OpenError>,
     (entry, pack): (&BlockEntry, &PackEntry),
     record: &[u8],
 ) -> Result<Block, Error> {
-    BlockOpener::new(repository)
-        .and_then(|mut opener| opener.open(keys, pack.kind, record, entry.plain_len))
+    let damaged = |e| Error::damaged(pack_key(&pack.id), e);
+    let mut opener = opener.map_err(damaged)?;
+    let opener = opener.get_mut().ok_or(Error::WorkerLost)?;
+    opener
+        .open(keys, pack.kind, record, entry.plain_len)
         .map(Arc::new)
-        .map_err(|e| Error::damaged(pack_key(&pack.id), e))
+        .map_err(damaged)
 }

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use backup_backend::StorageBackendExt;
 use backup_core::{DocumentKind, SessionId};
 use backup_manifest::{
     Decision, ObjectName, RETIRED_PREFIX, SessionError, Verdict, decision_key, decisions_prefix,
+    gone_key,
 };
 
 use crate::repository::documents::{open, seal};
 use crate::repository::load_index::list;
+use crate::repository::store_key;
 use crate::{Error, Repository};
 
 /// The last decision about a snapshot.
@@ -43,10 +46,21 @@ impl Fate {
     }
 }
 
-/// What was decided about one snapshot.
+/// What was decided about one snapshot. A listing may hide the last decision, whose name is known: it is asked for.
 pub(crate) async fn read_fate(repo: &Repository, id: &SessionId) -> Result<Fate, Error> {
     let mut fates = read_fates(repo, &decisions_prefix(id)).await?;
-    Ok(fates.remove(id).unwrap_or(Fate::Undecided))
+    let mut fate = fates.remove(id).unwrap_or(Fate::Undecided);
+    if repo.backend().exists(&store_key(&gone_key(id))?).await? {
+        return Ok(Fate::Gone);
+    }
+    while let Some(number) = fate.next_number() {
+        match read_decision(repo, id, number).await? {
+            // There is none of this number.
+            Fate::Gone => break,
+            later => fate = later,
+        }
+    }
+    Ok(fate)
 }
 
 /// What was decided about all snapshots of which anything was.

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::io::{Cursor, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use backup::backup_backend::{Bytes, ErrorKind};
 use backup::{
-    BackupOptions, Error, Event, Repository, RestoreOptions, RestoreTarget, SessionId, Source,
-    VerifyLevel, backup, restore, verify,
+    BackupOptions, Error, Event, GcOptions, Repository, RestoreOptions, RestoreTarget, SessionId,
+    Source, VerifyLevel, backup, gc, restore, verify,
 };
 
+use super::decide::Decide;
 use super::model::Content;
 use super::plan::Profile;
 use super::random::Random;
@@ -23,6 +25,8 @@ pub(crate) enum Action {
     },
     Restore(SessionId),
     Verify(VerifyLevel),
+    Gc,
+    Decide(Decide),
 }
 
 /// What was found to be wrong: a property of the contract does not hold.
@@ -34,6 +38,8 @@ impl fmt::Debug for Action {
             Self::Backup { source, content } => write!(f, "backup {source} {}", content.len()),
             Self::Restore(snapshot) => write!(f, "restore {snapshot}"),
             Self::Verify(level) => write!(f, "verify {level:?}"),
+            Self::Gc => f.write_str("gc"),
+            Self::Decide(decide) => write!(f, "{decide:?}"),
         }
     }
 }
@@ -44,13 +50,16 @@ impl Action {
     /// Each kind by its weight, in percent.
     pub(crate) fn draw(run: &Run, random: &mut Random) -> Self {
         let promised = run.model.promised();
-        match random.below(100) {
-            0..60 => Self::Backup {
+        let decide = Decide::draw(run, random);
+        match (random.below(100), decide) {
+            (0..45, _) => Self::Backup {
                 source: *random.one_of(&SOURCES),
                 content: run.contents.draw(random),
             },
-            60..92 if !promised.is_empty() => Self::Restore(*random.one_of(&promised)),
-            92..98 => Self::Verify(VerifyLevel::Structure),
+            (45..65, _) if !promised.is_empty() => Self::Restore(*random.one_of(&promised)),
+            (65..80, _) if run.collects => Self::Gc,
+            (80..94, Some(decide)) => Self::Decide(decide),
+            (94..98, _) => Self::Verify(VerifyLevel::Structure),
             _ => Self::Verify(VerifyLevel::AllData),
         }
     }
@@ -81,10 +90,16 @@ impl Action {
                 let report = verify(repo, level, &()).await;
                 if let (Profile::Honest, Ok(report)) = (run.plan.profile, &report)
                     && !report.is_sound()
+                    && !run.collects
                 {
                     return Err(format!("verify finds {:?}", report.damage));
                 }
                 judge(run, "verify", report.map(drop))
+            }
+            Self::Decide(decide) => decide.perform(run, repo, random).await,
+            Self::Gc => {
+                let report = gc(repo, &gc_options(random), &()).await;
+                judge(run, "gc", report.map(drop))
             }
         }
     }
@@ -98,6 +113,23 @@ pub(crate) fn backup_options(random: &mut Random) -> BackupOptions {
     options.memory_len_max = *random.one_of(&[9 << 20, 16 << 20]);
     options.uploads_max = 1 + random.below(3) as usize;
     options.zstd_level = 1;
+    options.beat = random.time(300_000, 14_400_000);
+    options
+}
+
+/// Impatient ones: no time makes a deletion safe or unsafe.
+pub(crate) fn gc_options(random: &mut Random) -> GcOptions {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut options = GcOptions::default();
+    options.pack_age_min = HOUR * *random.one_of(&[0, 0, 1, 24]);
+    options.undelete_window = HOUR * *random.one_of(&[0, 1, 48]);
+    options.lease = random.time(60_000, 5 * 86_400_000);
+    options.poll = options.lease / 3;
+    options.repack_dead_percent_min = *random.one_of(&[1, 25, 60]);
+    options.repack_len_max = *random.one_of(&[0, 1 << 20, 1 << 30]);
+    options.delete_percent_max = 100;
+    options.requests_per_second = None;
+    options.memory_len_max = 16 << 20;
     options
 }
 
@@ -155,6 +187,15 @@ pub(crate) fn judge_restore(
     }
 }
 
+/// Whether something is not, or no more, where it was.
+fn is_missing(error: &Error) -> bool {
+    match error {
+        Error::MissingChunk { .. } | Error::Damaged { .. } => true,
+        Error::Backend(error) => error.kind() == ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
 /// Whether an error can be the store's.
 pub(crate) fn judge(run: &Run, verb: &'static str, done: Result<(), Error>) -> Result<(), Broken> {
     let Err(error) = done else {
@@ -172,18 +213,31 @@ pub(crate) fn judge(run: &Run, verb: &'static str, done: Result<(), Error>) -> R
                 | ErrorKind::Unauthenticated
                 | ErrorKind::Io
         ),
-        Error::SessionAborted { .. } => true,
+        Error::SessionAborted { .. } | Error::UnsafeStore { .. } => true,
+        Error::Suspicious { .. } => {
+            run.model.count("gc with doubts", false);
+            true
+        }
         _ => false,
     };
+    // A collector was faster: what is looked for is elsewhere now, or needed no more.
+    let is_outrun = run.collects && is_missing(&error);
+    match verb {
+        "restore" if is_outrun => run.model.count("restore overtaken by gc", false),
+        "gc" if is_outrun => run.model.count("gc overtaken by gc", false),
+        _ => {}
+    }
     let is_listing = match &error {
         Error::Backend(error) => error.kind() == ErrorKind::Corrupt && error.operation() == "list",
         // What is in a pack that was not listed.
         Error::MissingChunk { .. } | Error::Damaged { .. } => true,
+        // A snapshot that was listed twice.
+        Error::Retention(_) => true,
         _ => false,
     };
     match run.plan.profile {
-        Profile::Honest if is_simulated => Ok(()),
-        Profile::Weak if is_simulated || is_listing => Ok(()),
+        Profile::Honest if is_simulated || is_outrun => Ok(()),
+        Profile::Weak if is_simulated || is_listing || is_outrun => Ok(()),
         Profile::Hostile => Ok(()),
         _ => Err(format!("{verb} fails by itself: {error:?}")),
     }

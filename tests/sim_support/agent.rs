@@ -62,12 +62,23 @@ impl<'a> Agent<'a> {
     /// Starts one process after the other, for as long as the run lasts.
     pub(crate) async fn live(mut self) -> Result<(), Broken> {
         loop {
-            sleep(self.random.time(180 * MINUTE_MS, 10 * DAY_MS)).await;
+            self.wait().await;
             if self.run.is_over() {
                 return Ok(());
             }
             self.process().await?;
         }
+    }
+
+    /// Mostly until some hour at which everybody starts, as with cron: a crowd finds more races.
+    async fn wait(&mut self) {
+        let mut until = self.run.begin.elapsed() + self.random.time(360 * MINUTE_MS, 12 * DAY_MS);
+        if self.random.below(4) > 0 {
+            let crowd = Duration::from_millis(2 * DAY_MS);
+            until = crowd * (until.as_secs() / crowd.as_secs() + 1) as u32;
+            until += self.random.time(1000, 120 * MINUTE_MS);
+        }
+        sleep(until - self.run.begin.elapsed()).await;
     }
 
     /// One process: opens the repository once and does a few things.

@@ -182,11 +182,6 @@ impl SimBucket {
     pub(crate) fn is_refusing(&self) -> bool {
         self.now().refused_until > Instant::now()
     }
-
-    pub(crate) fn keys(&self) -> Vec<String> {
-        let inner = self.now();
-        inner.objects.keys().map(ObjectKey::to_string).collect()
-    }
 }
 
 impl Inner {

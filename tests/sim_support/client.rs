@@ -286,11 +286,17 @@ impl Inner {
             let last = last.key.clone();
             let state = &mut *self.state.lock().unwrap();
             let (plan, random) = (&self.plan, &mut state.random);
+            let mut lost = Vec::new();
             if plan.strikes(Fault::ListLosesPage, random) {
-                page.clear();
+                lost.append(&mut page);
             }
             if plan.strikes(Fault::ListLosesKey, random) && !page.is_empty() {
-                page.remove(random.below(page.len() as u64) as usize);
+                lost.push(page.remove(random.below(page.len() as u64) as usize));
+            }
+            page.extend(lost.extract_if(.., |object| !plan.may_lose(object.key.as_str())));
+            page.sort_by(|a, b| a.key.cmp(&b.key));
+            for object in lost {
+                self.note("list", object.key.as_str(), &"lost");
             }
             if !plan.strikes(Fault::ListRepeatsPage, random) {
                 at.after = Some(last);

@@ -8,6 +8,7 @@ pub(crate) mod action;
 pub(crate) mod agent;
 pub(crate) mod bucket;
 pub(crate) mod client;
+pub(crate) mod decide;
 pub(crate) mod model;
 pub(crate) mod plan;
 pub(crate) mod random;

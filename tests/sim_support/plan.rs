@@ -92,15 +92,15 @@ impl Fault {
         }
     }
 
-    /// The highest rate, times in 1024: of requests, or of actions.
+    /// The highest rate, times in 65,536: of requests, or of actions.
     fn rate_max(self) -> u64 {
         match self {
-            Self::ErrorBefore | Self::ErrorAfter | Self::Slow => 32,
-            Self::Late | Self::Twice | Self::ListRepeatsPage => 16,
-            Self::Refused | Self::Burst => 2,
-            Self::Crash | Self::Suspend => 400,
-            Self::ListLosesKey | Self::ListLosesPage => 128,
-            Self::Truncated | Self::Flipped | Self::Exchanged | Self::Missing => 32,
+            Self::ErrorBefore | Self::ErrorAfter => 4096,
+            Self::Late | Self::Twice | Self::ListRepeatsPage => 2048,
+            Self::Refused | Self::Burst | Self::Slow => 256,
+            Self::Crash | Self::Suspend => 32_768,
+            Self::ListLosesKey | Self::ListLosesPage => 4096,
+            Self::Truncated | Self::Flipped | Self::Exchanged | Self::Missing => 2048,
         }
     }
 }
@@ -110,7 +110,7 @@ impl Fault {
 pub(crate) struct FaultPlan {
     pub(crate) seed: u64,
     pub(crate) profile: Profile,
-    /// Times in 1024, in the order of [`Fault::ALL`].
+    /// Times in 65,536, in the order of [`Fault::ALL`].
     rates: [u64; Fault::ALL.len()],
     struck: [AtomicU64; Fault::ALL.len()],
     is_over: AtomicBool,
@@ -127,13 +127,16 @@ impl FaultPlan {
         let mut random = Random::new(seed, 1);
         let rates = Fault::ALL.map(|fault| {
             let is_left_out = random.below(2) == 0;
-            let rate = 1 + random.below(fault.rate_max());
+            // Rare ones matter too: a long action is to end well now and then.
+            let rate = fault.rate_max() >> random.below(7);
             if is_left_out || !fault.is_in(profile) {
                 0
             } else {
                 rate
             }
         });
+        let mut claims = Capabilities::ALL;
+        claims.consistent_list = profile == Profile::Honest || random.below(2) == 0;
         Self {
             seed,
             profile,
@@ -141,9 +144,18 @@ impl FaultPlan {
             struck: Default::default(),
             is_over: AtomicBool::new(false),
             page_len: *random.one_of(&[2, 3, 20, 1000]),
-            claims: Capabilities::ALL,
+            claims,
             skew_ms: *random.one_of(&[0, 90_000, -90_000, 400 * 86_400_000]),
         }
+    }
+
+    /// Nothing goes wrong, and listings have long pages.
+    pub(crate) fn calm(seed: u64, profile: Profile) -> Self {
+        let mut calm = Self::draw(seed, profile);
+        calm.end();
+        calm.page_len = 1000;
+        calm.claims = Capabilities::ALL;
+        calm
     }
 
     /// Whether the fault happens now; counts it.
@@ -153,6 +165,12 @@ impl FaultPlan {
             random.happens(self.rates[fault as usize]) && !self.is_over.load(Ordering::Relaxed);
         self.struck[fault as usize].fetch_add(u64::from(strikes), Ordering::Relaxed);
         strikes
+    }
+
+    /// Whether a listing may leave out this key. A collector cannot wait for a session that no listing shows: where
+    /// listings lose sessions, the store must not claim that they are consistent.
+    pub(crate) fn may_lose(&self, key: &str) -> bool {
+        !(self.claims.consistent_list && key.starts_with("sessions/"))
     }
 
     /// From now on nothing goes wrong.

@@ -26,9 +26,9 @@ impl Random {
         self.next() % bound
     }
 
-    /// Whether something happens that happens this many times of 1024.
-    pub(crate) fn happens(&mut self, of_1024: u64) -> bool {
-        of_1024 > 0 && self.below(1024) < of_1024
+    /// Whether something happens that happens this many times of 65,536.
+    pub(crate) fn happens(&mut self, of_65536: u64) -> bool {
+        self.below(65_536) < of_65536
     }
 
     pub(crate) fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {

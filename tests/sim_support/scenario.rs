@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use backup::backup_backend::Bytes;
 use backup::sim::{Mark, Sim};
-use backup::{ChunkerParams, CreateOptions, Repository, VerifyLevel, snapshots, verify};
+use backup::{ChunkerParams, CreateOptions, Repository, VerifyLevel, gc, snapshots, verify};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::action::{Broken, back_up, backup_options, bring_back, judge_restore};
+use super::action::{Broken, back_up, backup_options, bring_back, gc_options, judge_restore};
 use super::agent::{Agent, credential, open};
 use super::bucket::SimBucket;
 use super::client::SimClient;
@@ -25,6 +25,8 @@ pub(crate) struct Run {
     pub(crate) bucket: SimBucket,
     pub(crate) model: Arc<ModelRepo>,
     pub(crate) contents: Contents,
+    /// Garbage is collected in this run.
+    pub(crate) collects: bool,
     pub(crate) begin: Instant,
 }
 
@@ -59,6 +61,7 @@ pub(crate) fn run(seed: u64, profile: Profile, is_told: bool) -> Result<Outcome,
             plan,
             model: Arc::default(),
             contents: Contents::new(seed),
+            collects: Random::new(seed, 11).below(4) > 0,
             begin: Instant::now(),
         };
         let sim = Sim::new(seed);
@@ -92,15 +95,17 @@ impl Run {
         if let Some(until) = self.bucket.pending_until() {
             sleep_until(until).await;
         }
-        // Throttling ends.
-        sleep(DAY).await;
+        // Throttling ends, and so does the time to think again.
+        sleep(DAY * 4).await;
         self.account().await
     }
 
-    fn client(&self, name: &str, part: u64) -> Arc<SimClient> {
+    /// One that nothing happens to.
+    fn calm_client(&self, name: &str, part: u64) -> Arc<SimClient> {
+        let plan = FaultPlan::calm(self.plan.seed, self.plan.profile);
         let random = Random::new(self.plan.seed, part);
-        let (bucket, plan) = (self.bucket.clone(), self.plan.clone());
-        Arc::new(SimClient::new(name.into(), bucket, plan, random))
+        let bucket = self.bucket.clone();
+        Arc::new(SimClient::new(name.into(), bucket, plan.into(), random))
     }
 
     /// Before anything goes wrong.
@@ -108,26 +113,43 @@ impl Run {
         let mut options = CreateOptions::default();
         options.chunker = ChunkerParams::new(64, 256, 1024).unwrap();
         options.env = world::env(self.begin, 0, Random::new(self.plan.seed, 4));
-        // The faults of the run are not those of its beginning.
-        let calm = Arc::new(FaultPlan::draw(self.plan.seed, self.plan.profile));
-        calm.end();
-        let random = Random::new(self.plan.seed, 5);
-        let client = SimClient::new("0".into(), self.bucket.clone(), calm, random);
-        let created = Repository::create(Arc::new(client), credential(), options).await;
+        let client = self.calm_client("begin", 5);
+        let created = Repository::create(client, credential(), options).await;
         created.unwrap();
+    }
+
+    /// Two runs find all garbage that there is, and end what others began; a third has nothing to do.
+    async fn collect(&self, repo: &Repository) -> Result<(), Broken> {
+        let mut options = gc_options(&mut Random::new(self.plan.seed, 12));
+        options.pack_age_min = Duration::ZERO;
+        options.repack_len_max = 0;
+        for _ in 0..2 {
+            let report = gc(repo, &options, &()).await;
+            report.map_err(|e| format!("in peace gc fails: {e:?}"))?;
+        }
+        options.dry_run = true;
+        let left = gc(repo, &options, &()).await;
+        let left = left.map_err(|e| format!("in peace gc fails: {e:?}"))?;
+        if left.packs_deleted > 0 {
+            return Err(format!("two runs of gc leave garbage: {left:?}"));
+        }
+        Ok(())
     }
 
     /// The faults are over: what was promised is there, what shows is whole, and life goes on without anybody's help.
     async fn account(&self) -> Result<(), Broken> {
         let env = world::env(self.begin, 0, Random::new(self.plan.seed, 6));
         let failed = |what: &str, error: backup::Error| format!("in peace {what} fails: {error:?}");
-        let repo = open(self.client("end", 7), env).await;
+        let repo = open(self.calm_client("end", 7), env).await;
         let repo = repo.map_err(|e| failed("open", e))?;
         let mut options = backup_options(&mut Random::new(self.plan.seed, 8));
         options.memory_len_max = 16 << 20;
         let content = self.contents.draw(&mut Random::new(self.plan.seed, 9));
         let fresh = back_up(self, &repo, ("home", content), &options).await;
         fresh.map_err(|e| failed("backup", e))?;
+        if self.collects {
+            self.collect(&repo).await?;
+        }
         let shown = snapshots(&repo, &Default::default()).await;
         let shown = shown.map_err(|e| failed("a list of snapshots", e))?;
         let mut promised = self.model.promised();
