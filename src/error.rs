@@ -190,6 +190,11 @@ pub enum Error {
         /// Which promise.
         missing: &'static str,
     },
+    /// The store does not say when it received an object.
+    #[error(
+        "this store does not say when it received an object, by which snapshots and garbage are given up"
+    )]
+    NoTimes,
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     NoEntropy,

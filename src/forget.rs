@@ -31,6 +31,8 @@ pub enum Forget {
 pub struct ForgetOptions {
     /// Change nothing; report what would be done.
     pub dry_run: bool,
+    /// A policy looks at the snapshots of this source alone.
+    pub source: Option<String>,
     /// A policy that gives up more than this share of a source's snapshots is refused, in percent.
     pub forget_percent_max: u8,
     /// Give up although that is much, and by name also the last complete snapshot of a source.
@@ -43,6 +45,7 @@ impl Default for ForgetOptions {
     fn default() -> Self {
         Self {
             dry_run: false,
+            source: None,
             forget_percent_max: 75,
             force: false,
             reason: String::new(),
@@ -107,19 +110,21 @@ pub async fn forget(
     Ok(report)
 }
 
-/// Takes a snapshot back that was given up and is not yet dropped. One that was not given up stays as it is.
+/// Takes a snapshot back that was given up and is not yet dropped. One that was not given up stays as it is. Says whether
+/// anything changed.
 ///
 /// # Errors
 /// [`Error::SnapshotDropped`] when it is too late, [`Error::SnapshotNotFound`].
-pub async fn unforget(repo: &Repository, snapshot: &SessionId) -> Result<(), Error> {
+pub async fn unforget(repo: &Repository, snapshot: &SessionId) -> Result<bool, Error> {
     change(repo, snapshot, Verdict::Keep, &[Verdict::Forget]).await
 }
 
-/// Holds a snapshot: nothing gives it up until it is [released](release). One that was given up comes back.
+/// Holds a snapshot: nothing gives it up until it is [released](release). One that was given up comes back. Says whether
+/// anything changed.
 ///
 /// # Errors
 /// [`Error::SnapshotDropped`] when it is too late, [`Error::SnapshotNotFound`].
-pub async fn hold(repo: &Repository, snapshot: &SessionId) -> Result<(), Error> {
+pub async fn hold(repo: &Repository, snapshot: &SessionId) -> Result<bool, Error> {
     change(
         repo,
         snapshot,
@@ -129,12 +134,27 @@ pub async fn hold(repo: &Repository, snapshot: &SessionId) -> Result<(), Error> 
     .await
 }
 
-/// Ends a hold.
+/// Ends a hold. Says whether anything changed.
 ///
 /// # Errors
 /// [`Error::SnapshotDropped`], [`Error::SnapshotNotFound`].
-pub async fn release(repo: &Repository, snapshot: &SessionId) -> Result<(), Error> {
+pub async fn release(repo: &Repository, snapshot: &SessionId) -> Result<bool, Error> {
     change(repo, snapshot, Verdict::Keep, &[Verdict::Hold]).await
+}
+
+/// The last decision about each snapshot of which anything was decided: which are held, which were given up, when and why.
+/// Those that are dropped for good are not among them.
+///
+/// # Errors
+/// Whatever the store says; [`Error::Damaged`] for a decision that cannot be opened.
+pub async fn decisions(repo: &Repository) -> Result<BTreeMap<SessionId, Decision>, Error> {
+    let fates = read_all_fates(repo).await?.into_iter();
+    Ok(fates
+        .filter_map(|(id, fate)| match fate {
+            Fate::Decided(_, decision) if decision.verdict != Verdict::Drop => Some((id, decision)),
+            _ => None,
+        })
+        .collect())
 }
 
 /// How often somebody else may decide first before this gives up.
@@ -146,7 +166,7 @@ async fn change(
     snapshot: &SessionId,
     to: Verdict,
     from: &[Verdict],
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let not_found = || Error::SnapshotNotFound {
         name: snapshot.to_string(),
     };
@@ -172,13 +192,13 @@ async fn change(
             return Err(dropped);
         }
         if !from.contains(&verdict) {
-            return Ok(());
+            return Ok(false);
         }
         if decide(repo, snapshot, &fate, &decision).await?.is_some() {
             // A drop may have been decided and its entry tidied up, so that our number was free once more.
             return match read_fate(repo, snapshot).await? {
                 Fate::Gone => Err(dropped),
-                _ => Ok(()),
+                _ => Ok(true),
             };
         }
     }
@@ -233,7 +253,8 @@ impl Known {
         let mut facts = Vec::new();
         for (manifest, received) in &self.snapshots {
             let verdict = self.verdict(&manifest.session);
-            if verdict == Verdict::Forget {
+            let is_other = |source: &String| *source != manifest.source;
+            if verdict == Verdict::Forget || options.source.as_ref().is_some_and(is_other) {
                 continue;
             }
             facts.push(RetentionSnapshot {
@@ -241,9 +262,7 @@ impl Known {
                 source: manifest.source.clone(),
                 tags: manifest.tags.clone(),
                 complete: manifest.complete,
-                received_ns: nanoseconds(received.ok_or(Error::UnsafeStore {
-                    missing: "the time of an object",
-                })?),
+                received_ns: nanoseconds(received.ok_or(Error::NoTimes)?),
                 held: verdict == Verdict::Hold,
             });
         }

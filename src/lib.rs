@@ -55,7 +55,7 @@ pub use backup::source::{ExcludeFn, Source, StreamSource, TreeSource};
 pub use backup::{BackupOptions, BackupReport, backup};
 pub use env::{Clock, Entropy, Env};
 pub use error::Error;
-pub use forget::{Forget, ForgetOptions, ForgetReport, forget, hold, release, unforget};
+pub use forget::{Forget, ForgetOptions, ForgetReport, decisions, forget, hold, release, unforget};
 pub use gc::{GcOptions, GcReport, gc};
 pub use keys::{KeySlot, add_key, list_keys, remove_key};
 pub use observer::{Event, Observer};
@@ -73,6 +73,6 @@ pub use backup_core::{
     Argon2Params, ChunkerParams, Digest, MasterKey, PackId, RepositoryId, SessionId, Zeroizing,
 };
 pub use backup_manifest::{
-    Item, ItemKind, ItemPath, KeepReason, Kept, Metadata, Pins, RetentionPolicy, RetentionRules,
-    SkippedItem, SnapshotKind, SnapshotManifest,
+    Decision, Item, ItemKind, ItemPath, KeepReason, Kept, Metadata, Pins, RetentionPolicy,
+    RetentionRules, SkippedItem, SnapshotKind, SnapshotManifest, Verdict,
 };

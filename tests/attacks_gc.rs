@@ -258,7 +258,7 @@ async fn a_listing_that_is_cut_or_doubled_deletes_nothing() {
 async fn one_unreadable_cell_or_list_stops_a_collector() {
     let (memory, kept) = full_store().await;
     for (id, _) in &kept {
-        let key = ObjectKey::parse(&format!("snapshots/{id}")).unwrap();
+        let key = ObjectKey::parse(format!("snapshots/{id}")).unwrap();
         let sound = memory.get(&key, None).await.unwrap();
         let mut damaged = sound.to_vec();
         let middle = damaged.len() / 2;

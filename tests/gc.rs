@@ -23,8 +23,8 @@ use backup::backup_backend::testing::{FaultPoint, Faulty};
 use backup::backup_backend::{Counting, KeyPrefix, Memory, ObjectKey, StorageBackendExt};
 use backup::{
     BackupOptions, Error, Forget, ForgetOptions, GcOptions, GcReport, Repository, RestoreOptions,
-    RetentionPolicy, RetentionRules, SessionId, SnapshotFilter, Source, backup, forget, gc, hold,
-    release, snapshots, unforget,
+    RetentionPolicy, RetentionRules, SessionId, SnapshotFilter, Source, Verdict, backup, decisions,
+    forget, gc, hold, release, snapshots, unforget,
 };
 use common::data::noise;
 use common::{assert_sound, bytes_of, create, objects, open, under};
@@ -137,6 +137,9 @@ async fn nothing_young_goes_and_nothing_forgotten_lately() {
 
     let report = collect(&repo, &options).await;
     assert_eq!((report.snapshots_forgotten, report.packs_deleted), (1, 0));
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+    let left = report.undelete_until.unwrap().duration_since(start);
+    assert_eq!(left.unwrap().as_secs() / 86_400, 7);
     day.pass(6);
     unforget(&repo, &first).await.unwrap();
     assert_eq!(ids(&repo).await, [first, second]);
@@ -244,6 +247,46 @@ async fn a_policy_keeps_what_it_says_and_the_last_complete_one_stays() {
     assert_eq!(ids(&repo).await, made[3..]);
 }
 
+#[tokio::test]
+async fn a_policy_for_one_source_leaves_the_others_alone() {
+    let repo = create(Day::default().store()).await;
+    let mut made = Vec::new();
+    for n in 0..3 {
+        made.push(store(&repo, "a", noise(10 << 10, n)).await);
+        store(&repo, "b", noise(10 << 10, n)).await;
+    }
+    let mut policy = RetentionPolicy::default();
+    policy.keep_last = 1;
+    let mut options = ForgetOptions::default();
+    options.source = Some("a".into());
+    let report = forget(&repo, &by_policy(policy), &options).await.unwrap();
+    assert_eq!((report.forgotten.len(), report.kept.len()), (2, 1));
+    assert_eq!(ids(&repo).await.len(), 4);
+}
+
+#[tokio::test]
+async fn decisions_tell_what_is_held_and_what_was_given_up() {
+    let repo = create(Day::default().store()).await;
+    let first = store(&repo, "a", noise(10 << 10, 1)).await;
+    let second = store(&repo, "a", noise(10 << 10, 2)).await;
+    store(&repo, "a", noise(10 << 10, 3)).await;
+    assert!(decisions(&repo).await.unwrap().is_empty());
+    forget_these(&repo, &[first]).await;
+    assert!(hold(&repo, &second).await.unwrap());
+    assert!(!hold(&repo, &second).await.unwrap());
+    let verdicts = |decisions: std::collections::BTreeMap<SessionId, backup::Decision>| {
+        let verdicts = decisions.into_values().map(|decision| decision.verdict);
+        verdicts.collect::<Vec<_>>()
+    };
+    let known = decisions(&repo).await.unwrap();
+    assert!(known[&first].decided_ns > 0);
+    assert_eq!(verdicts(known), [Verdict::Forget, Verdict::Hold]);
+    assert!(!unforget(&repo, &second).await.unwrap());
+    assert!(release(&repo, &second).await.unwrap());
+    collect(&repo, &at_once()).await;
+    assert_eq!(verdicts(decisions(&repo).await.unwrap()), [Verdict::Keep]);
+}
+
 /// Two policies that keep different snapshots would leave none between them.
 #[tokio::test]
 async fn a_collector_keeps_the_last_complete_snapshot_of_a_source_whoever_forgot_it() {
@@ -268,7 +311,7 @@ async fn a_collector_keeps_the_last_complete_snapshot_of_a_source_whoever_forgot
     let report = collect(&repo, &at_once()).await;
     // The one that was forced goes; the other one was not, and is the last.
     assert_eq!(report.snapshots_dropped, [first]);
-    assert_eq!(report.snapshots_forgotten, 1);
+    assert_eq!((report.snapshots_forgotten, report.snapshots_last), (1, 1));
     unforget(&repo, &second).await.unwrap();
     assert_eq!(content(&repo, &second).await, noise(1 << 20, 2));
 }

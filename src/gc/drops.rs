@@ -25,6 +25,7 @@ impl Collector<'_> {
         let mut dropped = BTreeSet::new();
         let mut over = Vec::new();
         let mut forgotten = BTreeSet::new();
+        let mut until = None;
         for (id, decisions) in &inventory.decisions {
             let Some(number) = decisions
                 .numbers
@@ -47,6 +48,9 @@ impl Collector<'_> {
                     let age = self.clock.age(decisions.modified);
                     if age >= Some(self.options.undelete_window) {
                         over.push((*id, fate));
+                    } else if let Some(age) = age {
+                        let left = self.options.undelete_window.saturating_sub(age);
+                        until = until.into_iter().chain([left]).min();
                     }
                 }
             }
@@ -56,10 +60,13 @@ impl Collector<'_> {
             .read_cells(cells.filter(|id| !dropped.contains(id)))
             .await?;
         let last = last_of_their_sources(inventory, marker, &dropped, &forgotten);
+        self.report.undelete_until = until.and_then(|left| self.clock.now().checked_add(left));
+        self.report.snapshots_last = 0;
         for (id, fate) in over {
             let even_the_last =
                 matches!(&fate, Fate::Decided(_, decision) if decision.even_the_last);
             if last.contains(&id) && !even_the_last {
+                self.report.snapshots_last += 1;
                 continue;
             }
             if self.drop_snapshot(&id, &fate).await? {

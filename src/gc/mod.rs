@@ -94,6 +94,10 @@ pub struct GcReport {
     pub snapshots_dropped: Vec<SessionId>,
     /// Forgotten snapshots that can still be had back.
     pub snapshots_forgotten: u64,
+    /// Those of them whose time is over and that stay all the same: no other complete one of their source is left.
+    pub snapshots_last: u64,
+    /// When the first of the others may be dropped, by the store's clock.
+    pub undelete_until: Option<SystemTime>,
     /// Packs there were.
     pub packs: u64,
     /// Their bytes.
@@ -222,9 +226,7 @@ impl StoreClock {
         let written = repo.backend().head(&store_key(&name)?).await?.modified;
         Ok(Self {
             session: Some(session),
-            at: written.ok_or(Error::UnsafeStore {
-                missing: "the time of an object",
-            })?,
+            at: written.ok_or(Error::NoTimes)?,
             since,
         })
     }

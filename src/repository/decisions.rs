@@ -1,7 +1,6 @@
 //! What was decided about snapshots: a write-once log for each, whose last entry counts.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use backup_backend::StorageBackendExt;
 use backup_core::{DocumentKind, SessionId};
@@ -9,11 +8,15 @@ use backup_manifest::{
     Decision, ObjectName, RETIRED_PREFIX, SessionError, Verdict, decision_key, decisions_prefix,
     gone_key,
 };
+use futures::stream::{self, StreamExt};
 
 use crate::repository::documents::{open, seal};
 use crate::repository::load_index::list;
 use crate::repository::store_key;
 use crate::{Error, Repository};
+
+/// Decisions read at once.
+const READS_MAX: usize = 16;
 
 /// The last decision about a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +82,17 @@ async fn read_fates(repo: &Repository, prefix: &str) -> Result<BTreeMap<SessionI
             _ => {}
         }
     }
-    for (id, number) in last {
-        if let Entry::Vacant(fate) = fates.entry(id) {
-            fate.insert(read_decision(repo, &id, number).await?);
-        }
+    last.retain(|id, _| !fates.contains_key(id));
+    let mut reads =
+        stream::iter(last)
+            .map(|(id, number)| async move {
+                Ok::<_, Error>((id, read_decision(repo, &id, number).await?))
+            })
+            .buffer_unordered(READS_MAX);
+    while let Some(read) = reads.next().await {
+        fates.extend([read?]);
     }
+    drop(reads);
     Ok(fates)
 }
 

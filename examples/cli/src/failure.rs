@@ -20,6 +20,13 @@ pub(crate) enum Failure {
     S3 {
         source: backup_backend_s3::ConfigError,
     },
+    #[error("{path:?} holds no policies")]
+    Policy {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("cannot make the cache directory {path:?}")]
+    CacheDirectory { path: PathBuf, source: io::Error },
     #[error("there is no access key for the store")]
     NoCredentials,
     #[error("the store took the wish to lock `config` and does not keep it")]
@@ -124,6 +131,8 @@ impl Failure {
             Self::Library(error) => library_kind(error),
             Self::Place { source } => store_kind(source.kind()),
             Self::S3 { .. } => "store_configuration",
+            Self::Policy { .. } => "bad_policy",
+            Self::CacheDirectory { .. } => "cache_directory",
             Self::NoCredentials => "no_credentials",
             Self::LockIgnored => "lock_ignored",
             Self::UnknownScheme { .. } => "unknown_scheme",
@@ -160,6 +169,8 @@ impl Failure {
             Self::NoCredentials => {
                 "name a file with --s3-credentials, set BACKUP_S3_KEY_ID and BACKUP_S3_SECRET, or use --s3-aws-env"
             }
+            Self::Policy { .. } => "`backup forget --help` shows what FILE may hold",
+            Self::CacheDirectory { .. } => "name another --cache-dir, or go without: --no-cache",
             Self::LockIgnored => "make the bucket with object lock, or go without --s3-lock",
             Self::UnknownScheme { .. } => "give a directory, or s3://BUCKET/PREFIX",
             Self::PlaceTaken { .. } => "name a directory that is empty or does not exist",
@@ -196,6 +207,14 @@ fn library_kind(error: &Error) -> &'static str {
         Error::Key(_) => "key",
         Error::SnapshotNotFound { .. } => "snapshot_not_found",
         Error::SnapshotAmbiguous { .. } => "snapshot_ambiguous",
+        Error::SnapshotDropped { .. } => "snapshot_dropped",
+        Error::SnapshotHeld { .. } => "snapshot_held",
+        Error::LastSnapshot { .. } => "last_snapshot",
+        Error::TooMuch { .. } => "too_much",
+        Error::Retention(_) => "bad_policy",
+        Error::Suspicious { .. } => "suspicious",
+        Error::UnsafeStore { .. } => "unsafe_store",
+        Error::NoTimes => "no_times",
         Error::PathNotFound { .. } => "path_not_found",
         Error::Source { .. } => "source",
         Error::Target { .. } => "target",
@@ -218,7 +237,23 @@ fn library_hint(error: &Error) -> Option<&'static str> {
             "`backup verify --data` tells which snapshots are hurt"
         }
         Error::SnapshotNotFound { .. } | Error::SnapshotAmbiguous { .. } => {
-            "`backup snapshots` shows them"
+            "`backup snapshots` shows them, with --forgotten those that were given up"
+        }
+        Error::SnapshotDropped { .. } => "`backup snapshots` shows what there is",
+        Error::SnapshotHeld { .. } => "`backup release SNAPSHOT` ends the hold",
+        Error::LastSnapshot { .. } => "--force gives it up all the same",
+        Error::TooMuch { .. } => {
+            "--dry-run --force shows what would go; --max-forget-percent allows more, --force any number"
+        }
+        Error::Retention(_) => {
+            "give each source a rule that keeps something, or name the only one that is meant with --source"
+        }
+        Error::Suspicious { .. } => {
+            "`backup verify` tells what is hurt, `backup gc --dry-run --force` what would go; if all is as it should be, \
+             --max-delete-percent allows a larger share, and --force leaves out the question"
+        }
+        Error::UnsafeStore { .. } => {
+            "stop everything that uses the repository, then run `backup gc --exclusive`"
         }
         Error::PathNotFound { .. } => "`backup ls SNAPSHOT` shows what it holds",
         Error::TargetNotEmpty { .. } => "--into-existing allows it",

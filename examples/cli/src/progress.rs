@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backup::{Event, ItemPath, Observer};
@@ -39,6 +39,10 @@ struct Counts {
     total: AtomicU64,
     items: AtomicU64,
     stored: AtomicU64,
+    deleted: AtomicU64,
+    freed: AtomicU64,
+    /// What a verb of several steps is at.
+    step: Mutex<Option<&'static str>>,
 }
 
 impl Progress {
@@ -122,6 +126,24 @@ impl Observer for Progress {
             Event::PackStored { bytes, .. } => {
                 counts.stored.fetch_add(*bytes, Ordering::Relaxed);
             }
+            Event::Step { name } => {
+                *counts.step() = Some(name);
+                if let Display::Bar(bar) = &self.display {
+                    bar.set_style(style(BAR_OF_STEPS, self.verb, counts.clone()));
+                }
+                self.tick();
+            }
+            Event::PackDeleted { bytes, .. } => {
+                counts.deleted.fetch_add(1, Ordering::Relaxed);
+                counts.freed.fetch_add(*bytes, Ordering::Relaxed);
+                self.tick();
+            }
+            Event::SessionAwaited { session } if !matches!(self.display, Display::Nothing) => {
+                let id = text::short(session);
+                self.say(&format!(
+                    "waiting for session {id} to answer, to end, or to be given up"
+                ));
+            }
             Event::ItemSkipped { path, reason } => {
                 if self.names_skipped {
                     let path = if path.is_root() {
@@ -162,6 +184,9 @@ impl Drop for Progress {
 impl Counts {
     fn line(&self) -> String {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        if self.step().is_some() {
+            return self.extras().trim_start_matches(", ").to_owned();
+        }
         let mut line = text::bytes(load(&self.bytes));
         if load(&self.total) > 0 {
             line.push_str(&format!(" of {}", text::bytes(load(&self.total))));
@@ -171,22 +196,36 @@ impl Counts {
     }
 
     fn extras(&self) -> String {
-        let (items, stored) = (
-            self.items.load(Ordering::Relaxed),
-            self.stored.load(Ordering::Relaxed),
-        );
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (items, stored) = (load(&self.items), load(&self.stored));
+        let (deleted, freed) = (load(&self.deleted), load(&self.freed));
         let mut extras = String::new();
+        if let Some(step) = *self.step() {
+            extras.push_str(&format!(", {step}"));
+        }
         if items > 0 {
             extras.push_str(&format!(", {}", text::counted(items, "item")));
         }
         if stored > 0 {
             extras.push_str(&format!(", {} stored", text::bytes(stored)));
         }
+        if deleted > 0 {
+            let deleted = text::counted(deleted, "pack");
+            extras.push_str(&format!(
+                ", {deleted} deleted, {} freed",
+                text::bytes(freed)
+            ));
+        }
         extras
+    }
+
+    fn step(&self) -> MutexGuard<'_, Option<&'static str>> {
+        self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 const BAR: &str = "{spinner} {verb} {elapsed} {bytes} ({bytes_per_sec}){extras}";
+const BAR_OF_STEPS: &str = "{spinner} {verb} {elapsed}{extras}";
 const BAR_WITH_LENGTH: &str = "{spinner} {verb} {elapsed} [{wide_bar}] {bytes} of {total_bytes} ({bytes_per_sec}), {eta} left{extras}";
 
 fn bar(verb: &'static str, counts: Arc<Counts>) -> ProgressBar {

@@ -1,7 +1,10 @@
 //! One command a file: arguments in, a verb of the library, a table or a document out.
 
 mod backup;
+mod decide;
 mod demo;
+mod forget;
+mod gc;
 mod init;
 mod key;
 mod ls;
@@ -14,10 +17,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use ::backup::{ItemPath, SkippedItem};
+use ::backup::{ItemPath, Repository, SkippedItem, SnapshotManifest, find_snapshot};
 use serde_json::{Value, json};
 
 use crate::args::{Arguments, Command};
+use crate::commands::decide::Change;
 use crate::failure::Failure;
 use crate::ui::{Outcome, Ui};
 
@@ -29,11 +33,28 @@ pub(crate) async fn run(ui: &Ui, arguments: Arguments) -> Result<Outcome, Failur
         Command::Snapshots(arguments) => snapshots::run(ui, global, arguments).await,
         Command::Ls(arguments) => ls::run(ui, global, arguments).await,
         Command::Restore(arguments) => restore::run(ui, global, arguments).await,
+        Command::Forget(arguments) => forget::run(ui, global, arguments).await,
+        Command::Unforget(names) => decide::run(ui, global, names, Change::Unforget).await,
+        Command::Hold(names) => decide::run(ui, global, names, Change::Hold).await,
+        Command::Release(names) => decide::run(ui, global, names, Change::Release).await,
+        Command::Gc(arguments) => gc::run(ui, global, arguments).await,
         Command::Verify(arguments) => verify::run(ui, global, arguments).await,
         Command::Stats => stats::run(ui, global).await,
         Command::Key(command) => key::run(ui, global, command).await,
         Command::Demo(arguments) => demo::run(ui, arguments).await,
     }
+}
+
+/// The snapshots of these names, each once, however often it is named.
+async fn find_all(repo: &Repository, names: &[String]) -> Result<Vec<SnapshotManifest>, Failure> {
+    let mut found: Vec<SnapshotManifest> = Vec::new();
+    for name in names {
+        let snapshot = find_snapshot(repo, name).await?;
+        if found.iter().all(|known| known.session != snapshot.session) {
+            found.push(snapshot);
+        }
+    }
+    Ok(found)
 }
 
 /// A path within a snapshot as a person types it: a leading or trailing `/` or `./` means nothing.

@@ -15,6 +15,16 @@ fn wrong_usage_is_status_2() {
     wrong(&["verify", "--data", "--sample", "3"]);
     wrong(&["snapshots", "--key-file", "k", "--passphrase-file", "p"]);
     wrong(&["restore", "latest", "x", "--range", "9..1"]);
+    wrong(&["forget"]);
+    wrong(&["forget", "--dry-run", "--source", "home"]);
+    wrong(&["forget", "latest", "--keep-last", "1"]);
+    wrong(&["forget", "--policy", "file", "--keep-last", "1"]);
+    wrong(&["forget", "--keep-within", "1m"]);
+    wrong(&["forget", "--keep-last", "1", "--max-forget-percent", "101"]);
+    wrong(&["unforget"]);
+    wrong(&["gc", "--repack-dead-percent", "0"]);
+    wrong(&["gc", "--no-repack", "--repack-max", "1G"]);
+    wrong(&["gc", "--undelete-window", "7"]);
     let nowhere = Output::of(
         scratch
             .bare()

@@ -8,6 +8,8 @@
 mod arguments;
 mod damage;
 mod demo;
+mod forget;
+mod gc;
 mod keys;
 mod program;
 mod s3;

@@ -49,6 +49,7 @@ impl Scratch {
             .env_remove("BACKUP_KEY_FILE");
         command
             .env("BACKUP_REPOSITORY", self.path("repo"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
             .current_dir(self.dir.path());
         command.stdin(Stdio::null());
         command

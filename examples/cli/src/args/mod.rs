@@ -1,11 +1,17 @@
 //! What may stand on the command line.
 
+mod parse;
+mod upkeep;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use crate::args::parse::{ByteSpan, Span};
+use crate::args::parse::{parse_range, parse_size};
+pub(crate) use crate::args::upkeep::{ForgetArguments, GcArguments, KeepArguments, NamesArguments};
 use crate::s3::S3Arguments;
 
 const STATUSES: &str = "Exit status: 0 everything was done, 1 error, 2 wrong usage, 3 partly done (files were skipped, \
@@ -71,6 +77,18 @@ pub(crate) enum Command {
     Ls(LsArguments),
     /// Bring a snapshot, or a part of it, back.
     Restore(RestoreArguments),
+    /// Give snapshots up, by policy or by name. They can be had back until `gc` drops them.
+    #[command(after_help = upkeep::FORGET_NOTES)]
+    Forget(ForgetArguments),
+    /// Take snapshots back that were given up.
+    Unforget(NamesArguments),
+    /// Hold snapshots: nothing gives them up until they are released. One that was given up comes back.
+    Hold(NamesArguments),
+    /// End the hold on snapshots.
+    Release(NamesArguments),
+    /// Delete what no snapshot needs, beside backups and everything else.
+    #[command(after_help = upkeep::GC_NOTES)]
+    Gc(GcArguments),
     /// Check that everything needed is there, and what it holds.
     Verify(VerifyArguments),
     /// Say how large the repository is.
@@ -137,6 +155,9 @@ pub(crate) struct SnapshotsArguments {
     /// Only of this machine.
     #[arg(long)]
     pub(crate) host: Option<String>,
+    /// Those that were given up and can still be had back, instead of those that stay.
+    #[arg(long)]
+    pub(crate) forgotten: bool,
 }
 
 const SNAPSHOT: &str = "The beginning of its id, `latest`, or `latest:<source>`";
@@ -237,13 +258,6 @@ pub(crate) struct DemoArguments {
     pub(crate) keep: bool,
 }
 
-/// Bytes from `start` to `end`, or to the end of what there is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ByteSpan {
-    pub(crate) start: u64,
-    pub(crate) end: Option<u64>,
-}
-
 impl Arguments {
     /// What clap cannot be told.
     pub(crate) fn check(&self) -> Result<(), clap::Error> {
@@ -254,6 +268,12 @@ impl Arguments {
         );
         if needs_repository && self.global.repo.as_deref().unwrap_or_default().is_empty() {
             let text = "which repository? Give --repo PATH, or set BACKUP_REPOSITORY";
+            return wrong(ErrorKind::MissingRequiredArgument, text);
+        }
+        if let Command::Forget(forget) = &self.command
+            && forget.names_nothing()
+        {
+            let text = "which ones? Name snapshots, or say what stays: --keep-last 3, --keep-daily 7, --policy FILE";
             return wrong(ErrorKind::MissingRequiredArgument, text);
         }
         if let Command::Backup(backup) = &self.command {
@@ -278,82 +298,14 @@ pub(crate) fn is_dash(path: &std::path::Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// `4096`, `64K`, `1.5GiB` is not: whole numbers with K, M, G or T, which are powers of 1024.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        _ => return Err("the unit is none of K, M, G, T".into()),
-    };
-    let number: u64 = digits.parse().map_err(|e| format!("{e}"))?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "it is too large".into())
-}
-
-fn parse_range(text: &str) -> Result<ByteSpan, String> {
-    let (start, end) = text.split_once("..").ok_or("write START..END")?;
-    let start = if start.is_empty() {
-        0
-    } else {
-        parse_size(start)?
-    };
-    let end = if end.is_empty() {
-        None
-    } else {
-        Some(parse_size(end)?)
-    };
-    if end.is_some_and(|end| end < start) {
-        return Err("it ends before it starts".into());
-    }
-    Ok(ByteSpan { start, end })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Arguments, ByteSpan, parse_range, parse_size};
+    use super::Arguments;
 
     #[test]
     fn the_arguments_are_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_and_ranges() {
-        assert_eq!(parse_size("0"), Ok(0));
-        assert_eq!(parse_size("64K"), Ok(65536));
-        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
-        assert!(parse_size("2X").is_err());
-        assert!(parse_size("").is_err());
-        assert!(parse_size("99999999T").is_err());
-        assert_eq!(
-            parse_range("1K..2K"),
-            Ok(ByteSpan {
-                start: 1024,
-                end: Some(2048)
-            })
-        );
-        assert_eq!(
-            parse_range("5.."),
-            Ok(ByteSpan {
-                start: 5,
-                end: None
-            })
-        );
-        assert_eq!(
-            parse_range("..5"),
-            Ok(ByteSpan {
-                start: 0,
-                end: Some(5)
-            })
-        );
-        assert!(parse_range("5").is_err());
-        assert!(parse_range("5..4").is_err());
     }
 }
