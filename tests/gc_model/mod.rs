@@ -1,0 +1,10 @@
+pub mod agent;
+pub mod clerk;
+pub mod collector;
+pub mod mark;
+pub mod moves;
+pub mod round;
+pub mod scope;
+pub mod search;
+pub mod sights;
+pub mod state;
