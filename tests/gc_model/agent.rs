@@ -11,18 +11,20 @@ enum Opening {
     Acknowledge,
 }
 
-fn opening(model: &Model) -> [Opening; 4] {
+fn opening(model: &Model, number: usize) -> &'static [Opening] {
     use Opening::*;
-    if !model.rules.packs_listed_after_open {
-        [ListPacks, Open, ReadLog, Acknowledge]
+    if !has_session(model, number) {
+        &[ListPacks]
+    } else if !model.rules.packs_listed_after_open {
+        &[ListPacks, Open, ReadLog, Acknowledge]
     } else if !model.rules.log_read_after_open {
-        [ReadLog, Open, ListPacks, Acknowledge]
+        &[ReadLog, Open, ListPacks, Acknowledge]
     } else if !model.rules.log_read_before_packs {
-        [Open, ListPacks, ReadLog, Acknowledge]
+        &[Open, ListPacks, ReadLog, Acknowledge]
     } else if !model.rules.acknowledged_last {
-        [Open, ReadLog, Acknowledge, ListPacks]
+        &[Open, ReadLog, Acknowledge, ListPacks]
     } else {
-        [Open, ReadLog, ListPacks, Acknowledge]
+        &[Open, ReadLog, ListPacks, Acknowledge]
     }
 }
 
@@ -35,7 +37,8 @@ pub fn work(moves: &mut Moves<'_>, number: usize) {
         AgentAt::Opening(step) => open(moves, number, step),
         AgentAt::Running => match needs.without(agent.found).first() {
             Some(chunk) => look_up(moves, number, chunk),
-            None => settle(moves, number),
+            None if has_session(moves.model, number) => settle(moves, number),
+            None => {}
         },
         AgentAt::Checked(pack) => {
             let held = held(pack);
@@ -55,6 +58,10 @@ pub fn work(moves: &mut Moves<'_>, number: usize) {
     }
 }
 
+fn has_session(model: &Model, number: usize) -> bool {
+    model.scope.agents[number] != Role::Repack || model.rules.repack_in_session
+}
+
 /// What an agent looks up, one chunk after the other.
 fn chunks(model: &Model, number: usize) -> Set {
     match model.scope.agents[number] {
@@ -68,11 +75,11 @@ fn open(moves: &mut Moves<'_>, number: usize, step: u8) {
     let model = moves.model;
     let agent = moves.from.agents[number];
     let session = model.session(number, agent.session);
-    match opening(model)[usize::from(step)] {
+    match opening(model, number)[usize::from(step)] {
         Opening::Open => {
             moves.step("create sessions/<s>/open", About::Session(session), |s| {
                 s.sessions[usize::from(session)].open = true;
-                go_on(&mut s.agents[number], model, step);
+                go_on(s, model, number);
             });
         }
         // One step: what LIST shows is written once, so that it does not matter when it is read.
@@ -82,7 +89,7 @@ fn open(moves: &mut Moves<'_>, number: usize, step: u8) {
             moves.step("LIST gc/, read plan or final", about, |s| {
                 s.agents[number].known = newest;
                 s.agents[number].shunned = shunned;
-                go_on(&mut s.agents[number], model, step);
+                go_on(s, model, number);
             });
         }
         Opening::ListPacks => {
@@ -98,7 +105,7 @@ fn open(moves: &mut Moves<'_>, number: usize, step: u8) {
                 agent.usable = agent.usable.and(listed);
                 agent.page = continues;
                 if !continues {
-                    go_on(agent, model, step);
+                    go_on(s, model, number);
                 }
             });
         }
@@ -107,7 +114,7 @@ fn open(moves: &mut Moves<'_>, number: usize, step: u8) {
             moves.step("create sessions/<s>/ack/<n>, the first", about, |s| {
                 let session = &mut s.sessions[usize::from(session)];
                 session.acked = session.acked.max(agent.known + 1);
-                go_on(&mut s.agents[number], model, step);
+                go_on(s, model, number);
             });
         }
     }
@@ -129,11 +136,14 @@ fn shunned(model: &Model, state: &State) -> Packs {
     shunned
 }
 
-fn go_on(agent: &mut Agent, model: &Model, step: u8) {
-    if step < 3 {
-        agent.at = AgentAt::Opening(step + 1);
-    } else {
-        begin(agent, model);
+/// To the next request of the opening, or to work.
+fn go_on(state: &mut State, model: &Model, number: usize) {
+    let agent = &mut state.agents[number];
+    match agent.at {
+        AgentAt::Opening(step) if usize::from(step) + 1 < opening(model, number).len() => {
+            agent.at = AgentAt::Opening(step + 1);
+        }
+        _ => begin(agent, model),
     }
 }
 
@@ -300,7 +310,8 @@ pub fn heartbeat(moves: &mut Moves<'_>, number: usize) {
         });
         return;
     }
-    if matches!(agent.at, AgentAt::Opening(_) | AgentAt::Ended) {
+    let is_opening = matches!(agent.at, AgentAt::Opening(_));
+    if is_opening || agent.at == AgentAt::Ended || !has_session(moves.model, number) {
         return;
     }
     let round = agent.known + 1;

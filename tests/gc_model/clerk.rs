@@ -25,15 +25,28 @@ pub fn forget(moves: &mut Moves<'_>) {
     }
 }
 
-/// Somebody wants it back.
+/// Somebody wants it back, and is told whether it is.
 pub fn keep(moves: &mut Moves<'_>) {
     let clerk = moves.from.keeper;
     let (last, free) = moves.from.last_decision();
-    if clerk.slot > 0 {
+    let looks_again = moves.model.rules.keep_looks_again;
+    if clerk.looks_again {
+        let is_gone = moves.from.gone;
+        moves.step("LIST retired/<s>/, for a drop", About::Nothing, |s| {
+            s.told_wrongly |= clerk.in_vain && !is_gone;
+            s.keeper.looks_again = false;
+            s.keeper.in_vain = false;
+        });
+    } else if clerk.slot > 0 {
         let slot = clerk.slot - 1;
+        let in_vain = moves.from.is_dropped();
         moves.step("create retired/<s>/<k> = keep", About::Number(slot), |s| {
-            create(s, slot, Decision::Keep);
             s.keeper.slot = 0;
+            if create(s, slot, Decision::Keep) {
+                s.keeper.looks_again = looks_again;
+                s.keeper.in_vain = in_vain && looks_again;
+                s.told_wrongly |= in_vain && !looks_again;
+            }
         });
     } else if clerk.left > 0 && last == Decision::Forget && usize::from(free) < DECISIONS {
         moves.step("LIST retired/<s>/", About::Number(free), |s| {

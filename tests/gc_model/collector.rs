@@ -1,4 +1,4 @@
-use super::mark::{honour, list_cells, list_decisions, list_packs, plan};
+use super::mark::{honour, list_cells, list_decisions, list_packs, mark_gone, plan};
 use super::moves::{About, Moves};
 use super::round::{close, decide, delete, delete_plan, list_sessions, rewrite_index, settle};
 use super::scope::{Model, Rules, Scope};
@@ -53,6 +53,7 @@ pub fn work(moves: &mut Moves<'_>, number: usize) {
         CollectorAt::ListCells => list_cells(moves, number),
         CollectorAt::ListDecisions => list_decisions(moves, number),
         CollectorAt::Honour(slot) => honour(moves, number, slot),
+        CollectorAt::MarkGone => mark_gone(moves, number),
         CollectorAt::FixRound => fix_round(moves, number),
         CollectorAt::Plan => plan(moves, number),
         CollectorAt::ListSessions => list_sessions(moves, number),
@@ -69,23 +70,36 @@ pub fn work(moves: &mut Moves<'_>, number: usize) {
 
 /// Takes up the newest round, or fixes the number of a new one before the mark. While idle, tidies.
 fn start(moves: &mut Moves<'_>, number: usize) {
-    for session in 0..moves.from.sessions.len() {
-        let found = moves.from.sessions[session];
-        let tidy = found.cell != Cell::Empty || !moves.model.rules.tidied_after_cell;
-        if found.open && tidy {
-            let about = About::Session(session as u8);
-            moves.step("tidies: DELETE sessions/<s>/…", about, |s| {
-                s.sessions[session] = Session {
-                    cell: found.cell,
-                    ..Default::default()
-                };
-            });
-        }
-    }
+    tidy(moves);
     if moves.model.rules.round_fixed_before_mark {
         fix_round(moves, number);
     } else {
         list_packs(moves, number);
+    }
+}
+
+/// Deletes what sessions left that have ended, and the decisions on what is gone.
+fn tidy(moves: &mut Moves<'_>) {
+    for session in 0..moves.from.sessions.len() {
+        let found = moves.from.sessions[session];
+        let has_ended = found.cell != Cell::Empty || !moves.model.rules.tidied_after_cell;
+        if found.open && has_ended {
+            let about = About::Session(session as u8);
+            moves.step("tidies: DELETE sessions/<s>/…", about, |s| {
+                s.sessions[session] = Session {
+                    cell: found.cell,
+                    ..Session::default()
+                };
+            });
+        }
+    }
+    for (slot, decision) in moves.from.decisions.iter().enumerate() {
+        if *decision != Decision::Empty && moves.from.gone {
+            let about = About::Number(slot as u8);
+            moves.step("tidies: DELETE retired/<s>/<k>", about, |s| {
+                s.decisions[slot] = Decision::Empty;
+            });
+        }
     }
 }
 

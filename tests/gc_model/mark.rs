@@ -37,6 +37,7 @@ pub fn list_decisions(moves: &mut Moves<'_>, number: usize) {
     let contested = model.rules.forgets_contested;
     let next = after(model, CollectorAt::ListDecisions);
     let (last, free) = moves.from.last_decision();
+    let is_new = last == Decision::Drop && !moves.from.gone;
     let sees_commit = moves.from.collectors[number]
         .commits
         .has(model.scope.subject);
@@ -45,7 +46,7 @@ pub fn list_decisions(moves: &mut Moves<'_>, number: usize) {
         About::Number(free),
         |s| {
             s.collectors[number].dropped = last == Decision::Drop;
-            s.collectors[number].at = next;
+            s.collectors[number].at = if is_new { CollectorAt::MarkGone } else { next };
         },
     );
     if last == Decision::Forget && sees_commit {
@@ -67,16 +68,23 @@ pub fn list_decisions(moves: &mut Moves<'_>, number: usize) {
 
 /// Creates `drop`; where something else is there by now, looks again.
 pub fn honour(moves: &mut Moves<'_>, number: usize, slot: u8) {
-    let next = after(moves.model, CollectorAt::ListDecisions);
     moves.step("create retired/<s>/<k> = drop", About::Number(slot), |s| {
         let created = create(s, slot, Decision::Drop);
         let collector = &mut s.collectors[number];
         collector.dropped = created;
-        collector.at = if created {
-            next
-        } else {
-            CollectorAt::ListDecisions
+        collector.at = match created {
+            true => CollectorAt::MarkGone,
+            false => CollectorAt::ListDecisions,
         };
+    });
+}
+
+/// So that a LIST alone tells it, and the decisions may be tidied away.
+pub fn mark_gone(moves: &mut Moves<'_>, number: usize) {
+    let next = after(moves.model, CollectorAt::ListDecisions);
+    moves.step("create retired/<s>/gone", About::Nothing, |s| {
+        s.gone = true;
+        s.collectors[number].at = next;
     });
 }
 

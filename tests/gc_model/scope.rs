@@ -65,6 +65,10 @@ pub struct Rules {
     pub dropped_covered: bool,
     /// A forget is honoured by creating `drop`. Out: by reading it.
     pub forgets_contested: bool,
+    /// Who created a `keep` looks whether the snapshot was dropped before, and the number free again. Out: is sure of it.
+    pub keep_looks_again: bool,
+    /// A repack opens a session, answers to rounds and ends it. Out: it lists the packs, copies, and that is all.
+    pub repack_in_session: bool,
     /// Only sessions with a cell are tidied. Out: any session.
     pub tidied_after_cell: bool,
     /// A collector that finds `final` there follows it. Out: it follows its own.
@@ -104,6 +108,8 @@ impl Rules {
         covered_not_rescued: true,
         dropped_covered: true,
         forgets_contested: true,
+        keep_looks_again: true,
+        repack_in_session: true,
         tidied_after_cell: true,
         final_shared: true,
         round_fixed_before_mark: true,
@@ -315,8 +321,12 @@ impl Model {
         names.fold(Set::NONE, |all, &names| all.and(names))
     }
 
-    /// The safety of the protocol: a snapshot that is committed and not dropped has all its chunks in packs that exist.
+    /// The safety of the protocol: a snapshot that is committed and not dropped has all its chunks in packs that exist, and
+    /// nobody is told otherwise.
     pub fn is_safe(&self, state: &State) -> bool {
+        if state.told_wrongly {
+            return false;
+        }
         let mut commits = state.commits();
         // Without the contest nobody creates `drop`: a forget may then be honoured until a `keep` follows it.
         let forgotten =

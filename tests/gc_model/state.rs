@@ -197,6 +197,8 @@ pub enum CollectorAt {
     ListDecisions,
     /// Creates `drop` with this number.
     Honour(u8),
+    /// Creates `gone`.
+    MarkGone,
     /// Only without the rule `round_fixed_before_mark`.
     FixRound,
     Plan,
@@ -240,6 +242,10 @@ pub struct Clerk {
     pub slot: u8,
     /// Decisions it will still make.
     pub left: u8,
+    /// It created a `keep`, and looks whether a drop was tidied away before.
+    pub looks_again: bool,
+    /// Not known to it: one was.
+    pub in_vain: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -253,6 +259,10 @@ pub struct State {
     pub late_deletes: Packs,
     pub sessions: [Session; SESSIONS],
     pub decisions: [Decision; DECISIONS],
+    /// `retired/<s>/gone`: there was a `drop`, and the decisions may be tidied away.
+    pub gone: bool,
+    /// Somebody was told that a snapshot is back which had been dropped before.
+    pub told_wrongly: bool,
     /// Round n is at n - 1.
     pub rounds: [Round; ROUNDS],
     pub agents: [Agent; AGENTS],
@@ -293,16 +303,15 @@ impl State {
 
     /// LIST retired/<s>/: the last decision, and the next free number.
     pub fn last_decision(&self) -> (Decision, u8) {
-        let mut last = (Decision::Empty, 0);
-        for (number, &decision) in self.decisions.iter().enumerate() {
-            if decision != Decision::Empty {
-                last = (decision, number as u8 + 1);
-            }
+        let is_made = |decision: &Decision| *decision != Decision::Empty;
+        match self.decisions.iter().rposition(is_made) {
+            _ if self.gone => (Decision::Drop, DECISIONS as u8),
+            Some(last) => (self.decisions[last], last as u8 + 1),
+            None => (Decision::Empty, 0),
         }
-        last
     }
 
     pub fn is_dropped(&self) -> bool {
-        self.decisions.contains(&Decision::Drop)
+        self.gone || self.decisions.contains(&Decision::Drop)
     }
 }
