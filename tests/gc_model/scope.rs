@@ -75,9 +75,10 @@ pub struct Rules {
     pub final_shared: bool,
     /// Out: LIST gc/ comes after the mark.
     pub round_fixed_before_mark: bool,
-    /// No put of a pack is sent twice. Out: one of unknown outcome is sent again, and both may take effect.
+    /// No put of a pack is sent twice; if its outcome is unknown, its chunks get a pack of another name. Out: it is sent
+    /// again. The first may then land after the pack was deleted, and whoever deletes late takes what others rely on.
     pub puts_sent_once: bool,
-    /// Not needed while `puts_sent_once`, and no part of `ALL`: what any `final` names is never used again.
+    /// No part of `ALL`, but puts may be sent twice with it: no session and no mark relies on what any `final` names.
     pub dead_names_shunned: bool,
 }
 
