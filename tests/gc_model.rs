@@ -71,10 +71,7 @@ fn check_not_needed(scopes: &[(&str, Scope)]) {
 fn told(scope: Scope, rules: Rules) -> String {
     let steps = trace(&Model::new(scope, rules));
     let lines = steps.iter().map(|step| format!("\n    {step}"));
-    format!(
-        "a committed snapshot has lost a chunk:{}",
-        lines.collect::<String>()
-    )
+    format!("unsafe after these steps:{}", lines.collect::<String>())
 }
 
 #[test]
