@@ -1,0 +1,12 @@
+pub mod agent;
+pub mod clerk;
+pub mod collector;
+pub mod knock_outs;
+pub mod mark;
+pub mod moves;
+pub mod round;
+pub mod scope;
+pub mod scopes;
+pub mod search;
+pub mod sights;
+pub mod state;
