@@ -53,14 +53,13 @@ impl Fate {
 pub(crate) async fn read_fate(repo: &Repository, id: &SessionId) -> Result<Fate, Error> {
     let mut fates = read_fates(repo, &decisions_prefix(id)).await?;
     let mut fate = fates.remove(id).unwrap_or(Fate::Undecided);
-    if repo.backend().exists(&store_key(&gone_key(id))?).await? {
+    if is_gone(repo, id).await? {
         return Ok(Fate::Gone);
     }
     while let Some(number) = fate.next_number() {
-        match read_decision(repo, id, number).await? {
-            // There is none of this number.
-            Fate::Gone => break,
-            later => fate = later,
+        match find_decision(repo, id, number).await? {
+            Some(later) => fate = Fate::Decided(number, later),
+            None => break,
         }
     }
     Ok(fate)
@@ -96,15 +95,34 @@ async fn read_fates(repo: &Repository, prefix: &str) -> Result<BTreeMap<SessionI
     Ok(fates)
 }
 
-/// Reads one decision. It may have been tidied up meanwhile: then the snapshot is gone.
+async fn is_gone(repo: &Repository, id: &SessionId) -> Result<bool, Error> {
+    Ok(repo.backend().exists(&store_key(&gone_key(id))?).await?)
+}
+
+/// Reads a decision that there was. It may have been tidied up meanwhile: then the snapshot is marked as gone. That a
+/// decision cannot be found is no decision to drop.
 pub(crate) async fn read_decision(
     repo: &Repository,
     id: &SessionId,
     number: u64,
 ) -> Result<Fate, Error> {
+    match find_decision(repo, id, number).await? {
+        Some(decision) => Ok(Fate::Decided(number, decision)),
+        None if is_gone(repo, id).await? => Ok(Fate::Gone),
+        None => Err(Error::suspicious(format!(
+            "decision {number} about snapshot {id} was there and cannot be found"
+        ))),
+    }
+}
+
+async fn find_decision(
+    repo: &Repository,
+    id: &SessionId,
+    number: u64,
+) -> Result<Option<Decision>, Error> {
     let name = decision_key(id, number);
     let bytes = match repo.get(&name).await {
-        Err(error) if error.is_not_found() => return Ok(Fate::Gone),
+        Err(error) if error.is_not_found() => return Ok(None),
         other => other?,
     };
     let plain = open(repo, DocumentKind::Retired, &name, &bytes)?;
@@ -116,7 +134,7 @@ pub(crate) async fn read_decision(
         },
         other => Error::damaged(&name, other),
     })?;
-    Ok(Fate::Decided(number, decision))
+    Ok(Some(decision))
 }
 
 /// Adds a decision after `before`. `None` if somebody else decided meanwhile: what is there now counts.
