@@ -53,9 +53,10 @@ impl AnyObjectStore {
 impl StorageBackend for AnyObjectStore {
     async fn put(&self, key: &ObjectKey, bytes: Bytes, mode: PutMode) -> Result<(), BackendError> {
         let path = path("put", key)?;
-        let mode = match mode {
-            PutMode::Create if self.capabilities.create_if_absent => object_store::PutMode::Create,
-            PutMode::Create | PutMode::Overwrite => object_store::PutMode::Overwrite,
+        let mode = if mode.is_create() && self.capabilities.create_if_absent {
+            object_store::PutMode::Create
+        } else {
+            object_store::PutMode::Overwrite
         };
         let put = self.store.put_opts(&path, bytes.into(), mode.into());
         put.await

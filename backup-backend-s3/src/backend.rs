@@ -131,7 +131,7 @@ impl S3 {
             Ok(())
         };
         set(CONTENT_TYPE, "application/octet-stream")?;
-        if mode == PutMode::Create && self.create_if_absent {
+        if mode.is_create() && self.create_if_absent {
             set(IF_NONE_MATCH, "*")?;
         }
         match self.checksum_of(rule) {

@@ -69,8 +69,19 @@ pub type DeleteResult = Result<(), BackendError>;
 pub enum PutMode {
     /// Leaves the existing object as it is and fails with `AlreadyExists`.
     Create,
+    /// As `Create`, and sent once: whoever wraps or reaches the store must not send it again after an error unless the error
+    /// proves that it had no effect (`Throttled`). For names that are deleted one day: a request sent again and long
+    /// on its way would bring the object back.
+    CreateOnce,
     /// Replaces it: readers see the old or the new object, never a mix.
     Overwrite,
+}
+
+impl PutMode {
+    /// Whether an existing object is left as it is.
+    pub fn is_create(self) -> bool {
+        matches!(self, Self::Create | Self::CreateOnce)
+    }
 }
 
 /// Bytes `start .. start + len` of an object.

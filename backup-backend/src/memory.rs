@@ -96,7 +96,7 @@ impl StorageBackend for Memory {
         }
         let modified = self.clock.as_ref().map(|clock| clock());
         let mut objects = self.objects();
-        if mode == PutMode::Create && objects.contains_key(key) {
+        if mode.is_create() && objects.contains_key(key) {
             return Err(BackendError::new(
                 ErrorKind::AlreadyExists,
                 "put",

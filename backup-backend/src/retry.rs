@@ -209,7 +209,9 @@ impl<B: StorageBackend> StorageBackend for Retrying<B> {
                     Err(error)
                 };
             }
-            if !attempts.wait(&error).await {
+            // What may have had an effect is not sent again.
+            let is_over = mode == PutMode::CreateOnce && error.kind() != ErrorKind::Throttled;
+            if is_over || !attempts.wait(&error).await {
                 return Err(error);
             }
         }

@@ -70,7 +70,7 @@ pub use ids::{
 pub use keys::{Capability, ChunkKind, KeyError, Keys, MasterKey};
 pub use pack::{
     FinishedPack, PACK_FOOTER_LEN, PACK_HEADER_LEN, PACK_LEN_MAX, PackBuilder, PackError,
-    PackFooter, PackHeader, check_pack, check_padding, open_directory, padme,
+    PackFooter, PackHeader, check_pack, check_padding, open_directory, padme, rename_pack,
 };
 pub use record::{
     BLOCK_PLAIN_LEN_MAX, BlockOpener, BlockSealer, OpenError, RECORD_OVERHEAD, SealError,

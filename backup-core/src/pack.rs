@@ -342,6 +342,37 @@ impl PackBuilder {
     }
 }
 
+/// The same blocks as a pack of another name: `counter`, which must be new, makes the name a new one.
+///
+/// A pack whose put may or may not have had an effect is put again under another name. Under its own name the first put could
+/// still be on its way, and bring the pack back after it was deleted.
+///
+/// # Errors
+/// [`PackError`] if `bytes` are not the pack with this directory.
+pub fn rename_pack(
+    keys: &Keys,
+    repository: RepositoryId,
+    pack: (&[u8], &Directory),
+    counter: u32,
+    random: [u8; 24],
+) -> Result<FinishedPack, PackError> {
+    let (bytes, directory) = pack;
+    let header = PackHeader::decode(bytes)?;
+    let mut builder = PackBuilder::new(header.kind, header.session, counter, bytes.len());
+    for (number, block) in directory.blocks().iter().enumerate() {
+        let start = block.offset as usize;
+        let record = bytes
+            .get(start..start + block.record_len as usize)
+            .ok_or(PackError::NotAPack)?;
+        let chunks: Vec<(ShortId, u32)> = directory
+            .block_chunks(number)
+            .map(|chunk| (chunk.id, chunk.len))
+            .collect();
+        builder.push(record, &chunks)?;
+    }
+    builder.finish(keys, repository, random)
+}
+
 impl fmt::Debug for PackBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

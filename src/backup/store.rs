@@ -6,7 +6,6 @@ use backup_core::{
     ChunkKind, FinishedPack, Keys, PackBuilder, PackError, RepositoryId, SealError, SegmentPack,
     SessionId, padme,
 };
-use backup_manifest::pack_key;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -14,6 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use crate::backup::assemble::Sealed;
 use crate::buffers::Pool;
 use crate::env::{Job, buggify, start};
+use crate::repository::put_pack::{NewPack, put_pack};
 use crate::repository::segments::put_segment;
 use crate::repository::session::Session;
 use crate::{Error, Event, Observer, Repository};
@@ -212,28 +212,24 @@ async fn upload_one(
     packs: &Arc<Pool<Vec<u8>>>,
     (kind, job): Finishing,
 ) -> Result<SegmentPack, Error> {
-    let pack = job
-        .finish()
-        .await?
-        .map_err(|e| Error::damaged("new pack", e))?;
     let FinishedPack {
         id,
         bytes,
         directory,
         ..
-    } = pack;
-    let len = bytes.len() as u64;
-    session.will_put(id);
-    buggify("pack finished, before its upload").await;
-    repo.create_object(&pack_key(&id), Bytes::from_owner(packs.give(bytes)))
-        .await?;
-    buggify("pack uploaded, before its segment").await;
-    Ok(SegmentPack {
-        id,
+    } = job
+        .finish()
+        .await?
+        .map_err(|e| Error::damaged("new pack", e))?;
+    let pack = NewPack {
         kind,
-        len,
+        id,
+        bytes: Bytes::from_owner(packs.give(bytes)),
         directory,
-    })
+    };
+    let stored = put_pack(repo, pack, |id| session.will_put(id)).await?;
+    buggify("pack uploaded, before its segment").await;
+    Ok(stored)
 }
 
 async fn name_packs(

@@ -16,6 +16,7 @@ use crate::gc::Collector;
 use crate::gc::inventory::{Inventory, ListedPack};
 use crate::gc::plan::Marked;
 use crate::gc::segments;
+use crate::repository::put_pack::{NewPack, put_pack};
 use crate::repository::store_key;
 use crate::{Error, Event, Repository};
 
@@ -264,16 +265,15 @@ impl<'a> Repacker<'a> {
             directory,
             ..
         } = finished.map_err(|e| Error::damaged("new pack", e))?;
-        let len = bytes.len() as u64;
-        let name = pack_key(&id);
-        buggify("gc: packed anew, before the upload").await;
-        self.repo.create_object(&name, Bytes::from(bytes)).await?;
-        self.finished.push(SegmentPack {
-            id,
+        let pack = NewPack {
             kind: self.kind,
-            len,
+            id,
+            bytes: bytes.into(),
             directory,
-        });
+        };
+        buggify("gc: packed anew, before the upload").await;
+        // Nobody relies on it before a mark has chosen it: no session has to claim it.
+        self.finished.push(put_pack(self.repo, pack, |_| ()).await?);
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::repository::documents::{open, seal};
 use crate::repository::gc_log::read_plan;
 use crate::repository::session::abort;
 use crate::repository::store_key;
+use crate::restore::is_finding;
 use crate::{Error, Event, Repository};
 
 /// Objects deleted by one request.
@@ -74,7 +75,13 @@ impl Collector<'_> {
             let (claims, ended) = self.settle(plan.round).await?;
             buggify("gc: sessions settled, before the new cells").await;
             rescued = claims;
-            rescued.extend(self.needed_by_new_snapshots(plan, &ended, marker).await?);
+            match self.needed_by_new_snapshots(plan, &ended, marker).await {
+                Ok(needed) => rescued.extend(needed),
+                // What a new snapshot needs cannot be told: all of it is kept, so that the round can end. The next mark
+                // tells what is wrong.
+                Err(error) if is_finding(&error) => rescued.extend(&plan.condemned),
+                Err(error) => return Err(error),
+            }
         }
         let last = GcPlan {
             round: plan.round,

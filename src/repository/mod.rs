@@ -6,6 +6,7 @@ pub(crate) mod documents;
 pub(crate) mod gc_log;
 pub(crate) mod index;
 pub(crate) mod load_index;
+pub(crate) mod put_pack;
 pub(crate) mod segments;
 pub(crate) mod session;
 pub(crate) mod tree;

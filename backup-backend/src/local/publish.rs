@@ -43,7 +43,7 @@ struct Content<'a> {
 }
 
 fn store(shared: &Shared, folder: &str, name: &str, content: Content<'_>) -> Result<(), StepError> {
-    if content.mode == PutMode::Create {
+    if content.mode.is_create() {
         let dir = durable_dir(shared, folder)?;
         // Spares writing a large object that is there already; linking decides.
         if sys::stat_at(&dir, name).is_ok() {
@@ -58,7 +58,7 @@ fn store(shared: &Shared, folder: &str, name: &str, content: Content<'_>) -> Res
     for _ in 0..ATTEMPTS_MAX {
         let dir = durable_dir(shared, folder)?;
         let named = match content.mode {
-            PutMode::Create => create_name(&mut temp, &dir, name),
+            PutMode::Create | PutMode::CreateOnce => create_name(&mut temp, &dir, name),
             PutMode::Overwrite => replace_name(&mut temp, &dir, name),
         };
         match named {

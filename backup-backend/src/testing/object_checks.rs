@@ -38,7 +38,7 @@ async fn round_trip(backend: &dyn StorageBackend, options: &ConformanceOptions) 
         .into_iter()
         .filter(|len| *len <= options.object_len_max)
     {
-        for mode in [PutMode::Create, PutMode::Overwrite] {
+        for mode in [PutMode::Create, PutMode::CreateOnce, PutMode::Overwrite] {
             let name = key(format!("round/{mode:?}/{len}"))?;
             let bytes = pattern(len as u64, len);
             backend.put(&name, bytes.clone(), mode).await?;
