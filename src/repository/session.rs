@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backup_backend::{Bytes, PutMode, StorageBackend};
+use backup_backend::{Bytes, ErrorKind, PutMode, StorageBackend};
 use backup_core::{DocumentKind, PackId, SegmentPack, SessionId};
 use backup_manifest::{
     Ack, Cell, GcPlan, SessionOpen, SnapshotManifest, gc_plan_key, session_ack_key,
@@ -221,6 +221,8 @@ impl Session {
         match read_cell(repo, &self.id).await {
             Ok((Cell::Snapshot(found), _)) if found.nonce == self.nonce => Ok(()),
             Ok((Cell::Aborted, _)) => Err(Error::SessionAborted { session: self.id }),
+            // Something stands there, and it could not be read what.
+            Err(unread) if refused.kind() == ErrorKind::AlreadyExists => Err(unread),
             _ => Err(refused.into()),
         }
     }

@@ -65,7 +65,7 @@ impl Decide {
                 policy.keep_last = keep_last;
                 let mut rules = RetentionRules::default();
                 rules.default = policy;
-                let (what, all) = (Forget::ByPolicy(rules), run.model.acked());
+                let (what, all) = (Forget::ByPolicy(rules), run.model.tried());
                 (
                     "forget by policy",
                     give_up(run, repo, (&what, all), &options).await,
@@ -111,6 +111,7 @@ async fn give_up(
     options: &ForgetOptions,
 ) -> Result<(), Error> {
     run.model.begin_forget(&may_go);
+    let mut doubt = Doubt(matches!(what, Forget::ByPolicy(_)).then_some(run));
     let report = match forget(repo, what, options).await {
         Ok(report) => report,
         // Refused before anything was decided.
@@ -123,5 +124,17 @@ async fn give_up(
     // Whatever somebody else decided meanwhile may be that it goes.
     let gone = [report.forgotten, report.overtaken].concat();
     run.model.end_forget(&may_go, &gone);
+    doubt.0 = None;
     Ok(())
+}
+
+/// A policy that ended nobody knows how may have given up what came to be meanwhile, too.
+struct Doubt<'a>(Option<&'a Run>);
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if let Some(run) = self.0 {
+            run.model.begin_forget(&run.model.tried());
+        }
+    }
 }

@@ -72,7 +72,9 @@ impl ModelRepo {
         for id in snapshots {
             let given_up = sets.given_up.entry(*id).or_default();
             given_up.open -= 1;
-            given_up.is_gone |= gone.contains(id);
+        }
+        for id in gone {
+            sets.given_up.entry(*id).or_default().is_gone = true;
         }
     }
 
@@ -99,6 +101,11 @@ impl ModelRepo {
         let sets = self.0.lock().unwrap();
         let acked = sets.acked.iter();
         acked.filter(|id| sets.is_promised(id)).copied().collect()
+    }
+
+    /// All sessions, whether or not they came to anything.
+    pub(crate) fn tried(&self) -> Vec<SessionId> {
+        self.0.lock().unwrap().tried.keys().copied().collect()
     }
 
     pub(crate) fn acked(&self) -> Vec<SessionId> {

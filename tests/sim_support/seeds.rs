@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -108,7 +109,24 @@ pub(crate) fn known() -> Vec<(u64, Profile)> {
     seeds
 }
 
-fn lines(path: &std::path::Path) -> Vec<String> {
+/// The names of all windows in the sources.
+pub(crate) fn windows() -> Vec<String> {
+    let mut names = Vec::new();
+    let mut places = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            let entries = std::fs::read_dir(place).unwrap();
+            places.extend(entries.map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(place).unwrap();
+        let calls = text.split("buggify(\"").skip(1);
+        names.extend(calls.filter_map(|call| Some(call.split_once('"')?.0.to_owned())));
+    }
+    names
+}
+
+fn lines(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap();
     let lines = text.lines().filter(|line| line.starts_with("SEED="));
     lines.map(str::to_owned).collect()
