@@ -401,6 +401,8 @@ async fn a_collector_refuses_what_looks_wrong() {
         "{refused:?}"
     );
     assert_eq!(names(&memory, "packs/").await, before);
+    // Nothing was given up for good either.
+    assert!(unforget(&repo, &first).await.unwrap());
 
     // All cells are gone: the wrong place, or a listing that lost them.
     for cell in names(&memory, "snapshots/").await {
