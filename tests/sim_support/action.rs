@@ -53,7 +53,7 @@ impl Action {
         let decide = Decide::draw(run, random);
         match (random.below(100), decide) {
             (0..45, _) => Self::Backup {
-                source: *random.one_of(&SOURCES),
+                source: random.one_of::<&str>(&SOURCES),
                 content: run.contents.draw(random),
             },
             (45..65, _) if !promised.is_empty() => Self::Restore(*random.one_of(&promised)),

@@ -77,7 +77,7 @@ impl Decide {
                 if done.is_ok() {
                     run.model.end_keep(id, promise);
                 }
-                ("unforget", done)
+                ("unforget", done.map(drop))
             }
             Self::Hold(id) => {
                 let promise = run.model.begin_keep(id);
@@ -85,9 +85,9 @@ impl Decide {
                 if done.is_ok() {
                     run.model.end_keep(id, promise);
                 }
-                ("hold", done)
+                ("hold", done.map(drop))
             }
-            Self::Release(id) => ("release", release(repo, &id).await),
+            Self::Release(id) => ("release", release(repo, &id).await.map(drop)),
         };
         let refused = matches!(
             done,
