@@ -355,10 +355,8 @@ impl Run<'_> {
             for (finding, chunks) in findings {
                 let number = self.found(pack_key(&id), finding);
                 // What another pack holds as well, and readers take from there, hurts nobody.
-                let read_here = |chunk: &ShortId| {
-                    let place = index.place_of(chunk);
-                    place.is_none_or(|(_, _, pack)| pack.id == id)
-                };
+                let holder = |chunk: &ShortId| index.place_of(chunk).map(|(_, _, pack)| pack.id);
+                let read_here = |chunk: &ShortId| holder(chunk).is_none_or(|pack| pack == id);
                 let chunks = chunks.into_iter().filter(read_here);
                 self.bad_chunks.extend(chunks.map(|chunk| (chunk, number)));
             }

@@ -116,7 +116,8 @@ async fn what_only_a_forgotten_snapshot_needs_goes_and_the_rest_stays() {
     assert_eq!(report.snapshots, 1);
     let after = under(&objects(&repo).await, "packs/").1;
     assert_eq!(before - after, report.bytes_freed);
-    assert!(report.bytes_freed > 900 << 10, "{report:?}");
+    // All that is its own, but for the pack in which it begins.
+    assert!(report.bytes_freed > 700 << 10, "{report:?}");
     assert_eq!(content(&repo, &second).await, new);
     assert_sound(&repo).await;
 
@@ -401,6 +402,8 @@ async fn a_collector_refuses_what_looks_wrong() {
         "{refused:?}"
     );
     assert_eq!(names(&memory, "packs/").await, before);
+    // Nothing was given up for good either.
+    assert!(unforget(&repo, &first).await.unwrap());
 
     // All cells are gone: the wrong place, or a listing that lost them.
     for cell in names(&memory, "snapshots/").await {

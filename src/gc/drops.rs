@@ -12,18 +12,30 @@ use crate::gc::inventory::Inventory;
 use crate::gc::mark::{CellFacts, Marker};
 use crate::repository::decisions::{Fate, decide, read_decision};
 
+/// What is given up for good.
+pub(crate) struct Drops {
+    /// Snapshots that are dropped.
+    dropped: BTreeSet<SessionId>,
+    /// Forgotten ones whose time is over: they are about to be dropped.
+    over: BTreeMap<SessionId, Fate>,
+}
+
+impl Drops {
+    pub(crate) fn contains(&self, id: &SessionId) -> bool {
+        self.dropped.contains(id) || self.over.contains_key(id)
+    }
+}
+
 impl Collector<'_> {
-    /// Reads all cells, and drops the forgotten snapshots whose time is over. Returns all that are dropped.
-    ///
-    /// A drop is one more entry in the snapshot's log of decisions. Whoever wants the snapshot back writes an entry of the
-    /// same number, so exactly one of the two happens, however long either of them slept.
+    /// Reads all cells, and looks which forgotten snapshots have had their time. Nothing is decided yet: a run that then
+    /// refuses to go on has taken nothing from anybody.
     pub(crate) async fn drops(
         &mut self,
         inventory: &Inventory,
         marker: &mut Marker<'_>,
-    ) -> Result<BTreeSet<SessionId>, Error> {
+    ) -> Result<Drops, Error> {
         let mut dropped = BTreeSet::new();
-        let mut over = Vec::new();
+        let mut over = BTreeMap::new();
         let mut forgotten = BTreeSet::new();
         let mut until = None;
         for (id, decisions) in &inventory.decisions {
@@ -47,7 +59,7 @@ impl Collector<'_> {
                     forgotten.insert(*id);
                     let age = self.clock.age(decisions.modified);
                     if age >= Some(self.options.undelete_window) {
-                        over.push((*id, fate));
+                        over.insert(*id, fate);
                     } else if let Some(age) = age {
                         let left = self.options.undelete_window.saturating_sub(age);
                         until = until.into_iter().chain([left]).min();
@@ -62,21 +74,31 @@ impl Collector<'_> {
         let last = last_of_their_sources(inventory, marker, &dropped, &forgotten);
         self.report.undelete_until = until.and_then(|left| self.clock.now().checked_add(left));
         self.report.snapshots_last = 0;
-        for (id, fate) in over {
+        over.retain(|id, fate| {
             let even_the_last =
-                matches!(&fate, Fate::Decided(_, decision) if decision.even_the_last);
-            if last.contains(&id) && !even_the_last {
-                self.report.snapshots_last += 1;
-                continue;
-            }
-            if self.drop_snapshot(&id, &fate).await? {
-                self.report.snapshots_dropped.push(id);
-                forgotten.remove(&id);
-                dropped.insert(id);
+                matches!(fate, Fate::Decided(_, decision) if decision.even_the_last);
+            let stays = last.contains(id) && !even_the_last;
+            self.report.snapshots_last += u64::from(stays);
+            !stays
+        });
+        self.report.snapshots_forgotten = (forgotten.len() - over.len()) as u64;
+        Ok(Drops { dropped, over })
+    }
+
+    /// Drops the snapshots whose time is over; `false` if somebody had one back meanwhile, so that it has to be marked.
+    ///
+    /// A drop is one more entry in the snapshot's log of decisions. Whoever wants the snapshot back writes an entry of the
+    /// same number, so exactly one of the two happens, however long either of them slept.
+    pub(crate) async fn carry_out_drops(&mut self, drops: &Drops) -> Result<bool, Error> {
+        let mut are_all = true;
+        for (id, fate) in &drops.over {
+            if self.drop_snapshot(id, fate).await? {
+                self.report.snapshots_dropped.push(*id);
+            } else {
+                are_all = false;
             }
         }
-        self.report.snapshots_forgotten = forgotten.len() as u64;
-        Ok(dropped)
+        Ok(are_all)
     }
 
     async fn drop_snapshot(&self, id: &SessionId, fate: &Fate) -> Result<bool, Error> {

@@ -10,6 +10,7 @@ use backup_manifest::{
 use crate::env::{blocking, buggify};
 use crate::gc::Collector;
 use crate::gc::choose::Choice;
+use crate::gc::drops::Drops;
 use crate::gc::inventory::{Inventory, list_sessions};
 use crate::gc::mark::{CellFacts, Marker};
 use crate::gc::places::Places;
@@ -37,6 +38,7 @@ pub(crate) struct Marked {
     /// Numbers of packs that nothing needs.
     pub(crate) useless: Vec<u32>,
     pub(crate) commits: Vec<SessionId>,
+    pub(crate) drops: Drops,
 }
 
 impl Collector<'_> {
@@ -63,6 +65,10 @@ impl Collector<'_> {
                 }
                 other => other?,
             };
+            // After all that could speak against going on, before anything that only they need is condemned.
+            if !self.carry_out_drops(&marked.drops).await? {
+                continue;
+            }
             if self.options.dry_run {
                 return self.report_plan(&marked);
             }
@@ -87,7 +93,7 @@ impl Collector<'_> {
         marker: &mut Marker<'_>,
     ) -> Result<Marked, Error> {
         self.observer.event(&Event::Step { name: "marking" });
-        let dropped = self.drops(&inventory, marker).await?;
+        let drops = self.drops(&inventory, marker).await?;
         self.check_roster(&inventory, marker).await?;
         let commits: Vec<SessionId> = inventory
             .cells
@@ -97,7 +103,7 @@ impl Collector<'_> {
             .collect();
         let live: Vec<SessionId> = commits
             .iter()
-            .filter(|id| !dropped.contains(id))
+            .filter(|id| !drops.contains(id))
             .copied()
             .collect();
         self.report.snapshots = live.len() as u64;
@@ -126,6 +132,7 @@ impl Collector<'_> {
             choice,
             useless,
             commits,
+            drops,
         })
     }
 

@@ -93,6 +93,8 @@ fn much_at_once_is_refused_until_it_is_allowed() {
     assert!(refused.contains("nothing was deleted: "), "{refused}");
     assert!(refused.contains("--max-delete-percent allows"), "{refused}");
     assert_eq!(bytes_below(&scratch, "repo/packs"), before);
+    scratch.run(["unforget", &first]).expect(0);
+    scratch.run(["forget", &first]).expect(0);
     let percent = ["--max-delete-percent", "10", "--force"];
     scratch.run(at_once(&percent)).expect(0);
     assert!(bytes_below(&scratch, "repo/packs") < before);
