@@ -37,6 +37,7 @@ use common::{
     assert_sound, back_up, back_up_with, bytes_of, create, create_with, objects, open,
     restore_tree, under,
 };
+use futures::FutureExt;
 use tempfile::TempDir;
 
 /// Small packs and blocks, so that there are many of them.
@@ -525,6 +526,66 @@ async fn damage_in_the_source_is_told_and_the_others_are_copied() {
             assert_eq!(again.failed.len(), failed.len(), "{name}");
         }
     }
+}
+
+/// Takes packs away as soon as a session has been opened for the first time.
+struct Takes {
+    store: Memory,
+    packs: Vec<String>,
+    opened: AtomicUsize,
+}
+
+impl Observer for Takes {
+    fn event(&self, event: &Event<'_>) {
+        if matches!(event, Event::SessionOpened { .. })
+            && self.opened.fetch_add(1, Ordering::SeqCst) == 0
+        {
+            for pack in &self.packs {
+                // In memory, nothing is waited for.
+                replace(&self.store, pack, None).now_or_never().unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_a_collector_has_moved_meanwhile_are_found_where_they_are() {
+    let series = Series::new();
+    let mut looked_again = 0;
+    for take_first in [true, false] {
+        let store = Memory::new();
+        let from = create(store.clone()).await;
+        let none = BTreeMap::new();
+        let tree = || Source::tree(series.tree());
+        back_up_with(&from, tree(), &backup_options()).await;
+        let first = new_packs(&from, &none).await;
+        let mut kept = Vec::new();
+        for (pack, _) in &first {
+            kept.push((pack.clone(), get(&store, pack).await));
+            replace(&store, pack, None).await;
+        }
+        // Nothing of the first is there: everything is stored once more.
+        let mut anew = backup_options();
+        anew.ignore_previous = true;
+        let made = back_up_with(&from, tree(), &anew).await.snapshot;
+        let second = new_packs(&from, &none).await;
+        for (pack, bytes) in kept {
+            replace(&store, &pack, Some(bytes)).await;
+        }
+        let taken = if take_first { first } else { second };
+        let takes = Takes {
+            store,
+            packs: taken.into_iter().map(|(pack, _)| pack).collect(),
+            opened: AtomicUsize::new(0),
+        };
+        let to = create_other(Memory::new()).await;
+        let one = Selection::These(vec![made]);
+        let report = copy(&from, &to, &one, &options(), &takes).await.unwrap();
+        assert!(report.is_complete(), "{:?}", report.failed);
+        looked_again += takes.opened.load(Ordering::SeqCst) - 1;
+        assert_same_tree(&to, &report, &series.tree()).await;
+    }
+    assert!(looked_again > 0);
 }
 
 #[tokio::test]

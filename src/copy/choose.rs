@@ -98,6 +98,27 @@ impl Choice {
     }
 }
 
+impl Selection {
+    fn names(&self, id: &SessionId) -> bool {
+        matches!(self, Self::These(ids) if ids.contains(id))
+    }
+
+    /// Whether a snapshot about which this was decided may be wanted, as far as its cell need not be looked at.
+    fn may_want(&self, id: &SessionId, verdict: Verdict) -> bool {
+        match self {
+            Self::These(_) => self.names(id),
+            Self::Matching(filter) => filter.forgotten == (verdict == Verdict::Forget),
+        }
+    }
+
+    fn fits(&self, manifest: &SnapshotManifest) -> bool {
+        match self {
+            Self::These(_) => true,
+            Self::Matching(filter) => filter.fits(manifest),
+        }
+    }
+}
+
 /// Cells read at once.
 const READS_MAX: usize = 16;
 
@@ -119,30 +140,21 @@ pub(crate) async fn choose(
         .map(|id| async move { (id, read_cell(from, &id).await) })
         .buffered(READS_MAX);
     while let Some((id, read)) = cells.next().await {
-        let may_be_wanted = match which {
-            Selection::These(ids) => ids.contains(&id),
-            Selection::Matching(filter) => filter.forgotten == (verdict(&id) == Verdict::Forget),
-        };
+        let may_be_wanted = which.may_want(&id, verdict(&id));
         match read {
             Ok((Cell::Snapshot(manifest), _)) => {
-                let fits = match which {
-                    Selection::These(_) => true,
-                    Selection::Matching(filter) => filter.fits(&manifest),
-                };
                 let candidate = Candidate {
                     id,
                     origin: Origin::of(&manifest, from.id()),
                     started_ns: manifest.started_ns,
                     bytes: manifest.stats.bytes,
-                    is_wanted: may_be_wanted && fits,
+                    is_wanted: may_be_wanted && which.fits(&manifest),
                 };
                 let of_source = by_source.entry(manifest.source).or_default();
                 of_source.push(candidate);
             }
-            Ok((Cell::Aborted, _)) => match which {
-                Selection::These(ids) if ids.contains(&id) => return Err(not_found(&id)),
-                _ => {}
-            },
+            Ok((Cell::Aborted, _)) if which.names(&id) => return Err(not_found(&id)),
+            Ok((Cell::Aborted, _)) => {}
             Err(error) if is_finding(&error) && may_be_wanted => choice.failed.push(NotCopied {
                 snapshot: id,
                 reason: error.explain(),

@@ -139,7 +139,7 @@ impl CopyReport {
 ///
 /// Content is read from the source only if it is not known what it is called in the target: because it lies in the same
 /// place in the snapshot of that source that was copied before, or because it came up in this run. A quarter of the memory
-/// is for the latter, 112 bytes a chunk; what does not fit is read again.
+/// is for the latter, 124 bytes a chunk; what does not fit is read again.
 ///
 /// A retention policy in the target goes by when the target received a snapshot, as everywhere: snapshots that were copied
 /// in one day are of one day to it.
