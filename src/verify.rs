@@ -309,12 +309,11 @@ impl Run<'_> {
         self.observer.event(&Event::Total {
             bytes: wanted.iter().map(|(_, len)| len).sum(),
         });
-        let needed = Arc::new(std::mem::take(&mut self.needed));
         let check = Arc::new(PackCheck {
             keys: self.repo.keys().clone(),
             repository: self.repo.id(),
             openers: Pool::new(),
-            needed,
+            needed: Arc::new(std::mem::take(&mut self.needed)),
             indexed: index.chunks_by_pack(),
             index: index.clone(),
         });
