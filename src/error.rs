@@ -195,6 +195,14 @@ pub enum Error {
         "this store does not say when it received an object, by which snapshots and garbage are given up"
     )]
     NoTimes,
+    /// A snapshot could not be copied, since a store refused or failed.
+    #[error("cannot copy snapshot {snapshot}")]
+    Copy {
+        /// Which one.
+        snapshot: SessionId,
+        /// Why.
+        source: Box<Error>,
+    },
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     NoEntropy,
@@ -223,8 +231,23 @@ impl Error {
     /// Whether trying again later may help without a change by anybody.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Backend(error) if error.kind().is_retryable())
-            || matches!(self, Self::Stopped | Self::SessionAborted { .. })
+        match self {
+            Self::Backend(error) => error.kind().is_retryable(),
+            Self::Copy { source, .. } => source.is_retryable(),
+            Self::Stopped | Self::SessionAborted { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The error and its causes, in one line.
+    pub(crate) fn explain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
     }
 
     pub(crate) fn is_not_found(&self) -> bool {

@@ -37,6 +37,7 @@ mod keys;
 mod repository;
 
 mod backup;
+mod copy;
 mod forget;
 mod gc;
 mod probe;
@@ -53,6 +54,7 @@ pub mod sim;
 
 pub use backup::source::{ExcludeFn, Source, StreamSource, TreeSource};
 pub use backup::{BackupOptions, BackupReport, backup};
+pub use copy::{Copied, CopyOptions, CopyReport, NotCopied, Selection, copy};
 pub use env::{Clock, Entropy, Env};
 pub use error::Error;
 pub use forget::{Forget, ForgetOptions, ForgetReport, decisions, forget, hold, release, unforget};

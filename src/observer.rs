@@ -72,7 +72,7 @@ pub enum Event<'a> {
         /// Which one, in words.
         name: &'static str,
     },
-    /// `verify` found something wrong.
+    /// `verify` found something wrong, or `copy` something that keeps a snapshot from being copied.
     Damage {
         /// The object concerned.
         object: &'a str,

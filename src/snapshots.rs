@@ -30,7 +30,7 @@ pub struct SnapshotFilter {
 }
 
 impl SnapshotFilter {
-    fn fits(&self, manifest: &SnapshotManifest) -> bool {
+    pub(crate) fn fits(&self, manifest: &SnapshotManifest) -> bool {
         self.source
             .as_ref()
             .is_none_or(|source| *source == manifest.source)
@@ -185,7 +185,8 @@ async fn ids_of_source(repo: &Repository, source: &str) -> Result<Vec<SessionId>
     ids_under(repo, &backup_manifest::snapshots_of_source_prefix(tag)).await
 }
 
-async fn ids_under(repo: &Repository, prefix: &str) -> Result<Vec<SessionId>, Error> {
+/// The names of the cells under a prefix.
+pub(crate) async fn ids_under(repo: &Repository, prefix: &str) -> Result<Vec<SessionId>, Error> {
     let objects = list_objects(repo, prefix).await?;
     Ok(objects
         .iter()

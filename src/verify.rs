@@ -182,7 +182,7 @@ impl Run<'_> {
                 Ok(()) => {}
                 // Tidied up since it was listed.
                 Err(error) if error.is_not_found() => {}
-                Err(error) if is_finding(&error) => findings.push((key.clone(), explain(&error))),
+                Err(error) if is_finding(&error) => findings.push((key.clone(), error.explain())),
                 Err(error) => return Err(error),
             }
         }
@@ -208,7 +208,7 @@ impl Run<'_> {
                 }
                 Ok((Cell::Aborted, _)) => {}
                 Err(error) if is_finding(&error) => {
-                    let finding = self.found(snapshot_key(id), explain(&error));
+                    let finding = self.found(snapshot_key(id), error.explain());
                     self.report.damage[finding].snapshots.push(*id);
                 }
                 Err(error) => return Err(error),
@@ -256,7 +256,7 @@ impl Run<'_> {
                     break checker.finish().err().map(|e| e.to_string()).or(short);
                 }
                 Some(Ok(page)) => page,
-                Some(Err(error)) if is_finding(&error) => break Some(explain(&error)),
+                Some(Err(error)) if is_finding(&error) => break Some(error.explain()),
                 Some(Err(error)) => return Err(error),
             };
             let read = blocking(move || read_page(checker, &reference, &bytes)).await?;
@@ -309,12 +309,11 @@ impl Run<'_> {
         self.observer.event(&Event::Total {
             bytes: wanted.iter().map(|(_, len)| len).sum(),
         });
-        let needed = Arc::new(std::mem::take(&mut self.needed));
         let check = Arc::new(PackCheck {
             keys: self.repo.keys().clone(),
             repository: self.repo.id(),
             openers: Pool::new(),
-            needed,
+            needed: Arc::new(std::mem::take(&mut self.needed)),
             indexed: index.chunks_by_pack(),
             index: index.clone(),
         });
@@ -327,7 +326,7 @@ impl Run<'_> {
                     match read.map_err(Error::from) {
                         Ok(bytes) => blocking(move || check.pack(&id, &bytes)).await,
                         Err(error) if is_finding(&error) => {
-                            let findings = vec![(explain(&error), check.chunks_of(&id))];
+                            let findings = vec![(error.explain(), check.chunks_of(&id))];
                             Ok(PackChecked {
                                 id,
                                 len: 0,
@@ -425,17 +424,6 @@ async fn check_small(repo: &Repository, name: &ObjectName, key: &str) -> Result<
         _ => return Ok(()),
     };
     open(repo, kind, key, &repo.get(key).await?).map(drop)
-}
-
-fn explain(error: &Error) -> String {
-    use std::error::Error as _;
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// References to content, with lengths in bytes.

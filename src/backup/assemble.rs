@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use backup_core::{BlockSealer, ChunkId, ChunkKind, Keys, RepositoryId, SealError, ShortId};
 use backup_manifest::{
-    Extent, Item, ItemKind, ItemPath, Page, PageParams, PageWriter, SkippedItem, TreeBuilder,
-    TreeRef, TreeRoot, TreeStep, WriteError,
+    Extent, Item, ItemKind, ItemPath, Page, PageParams, PageWriter, SkippedItem, SnapshotStats,
+    TreeBuilder, TreeRef, TreeRoot, TreeStep, WriteError,
 };
 use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -56,6 +56,17 @@ pub(crate) struct Counts {
     pub(crate) tree_bytes_new: u64,
     pub(crate) skipped_count: u64,
     pub(crate) skipped: Vec<SkippedItem>,
+}
+
+impl Counts {
+    /// The sums that a snapshot carries.
+    pub(crate) fn stats(&self) -> SnapshotStats {
+        SnapshotStats {
+            items: self.items,
+            files: self.files,
+            bytes: self.bytes,
+        }
+    }
 }
 
 /// What the second stage hands back when the source has ended.

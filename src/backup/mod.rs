@@ -1,39 +1,39 @@
 //! Takes a source into a new snapshot.
 
-mod assemble;
+pub(crate) mod assemble;
 mod cut;
 mod parent;
 pub(crate) mod produce;
-mod read;
+pub(crate) mod read;
 mod read_volume;
 pub(crate) mod source;
-mod store;
+pub(crate) mod stages;
+pub(crate) mod store;
 pub(crate) mod walk;
+pub(crate) mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use backup_core::{Chunker, SegmentPack, SessionId};
-use backup_manifest::{
-    ItemKind, Previous, SkippedItem, SnapshotKind, SnapshotManifest, SnapshotStats,
-};
-use tokio::sync::mpsc::channel;
+use backup_core::{Chunker, SessionId};
+use backup_manifest::{ItemKind, Previous, SkippedItem, SnapshotKind, SnapshotManifest};
 
-use crate::backup::assemble::{Assembled, Assembler, Sealing};
+use crate::backup::assemble::Assembled;
 use crate::backup::parent::Parent;
 use crate::backup::produce::{Producer, open_volume, produce_tree};
 use crate::backup::read::Reading;
 use crate::backup::read_volume::Input;
 use crate::backup::source::Source;
-use crate::backup::store::{Packer, Uploaded, Uploading, upload};
+use crate::backup::stages::{Memory, Packing, Plan, Stages};
+use crate::backup::store::Uploaded;
+use crate::backup::writer::{TRIES_MAX, Writer};
 use crate::buffers::Pool;
-use crate::env::{blocking, buggify, cores};
+use crate::env::blocking;
 use crate::repository::blocks::BlockReader;
 use crate::repository::documents::newest_snapshot;
 use crate::repository::session::{Found, Opening, Session};
-use crate::{Error, Event, Observer, Repository};
+use crate::{Error, Observer, Repository};
 
 /// How a backup is made.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ impl Default for BackupOptions {
 
 /// Chunks are gathered into blocks of this many bytes of plaintext: zstd needs context, and a reader of one chunk must
 /// open the whole block. Measured against 1 MiB: 2.0 % less stored for disk images, 1.6 % for a kernel tree.
-const BLOCK_LEN: usize = 3 << 20;
+pub(crate) const BLOCK_LEN: usize = 3 << 20;
 
 /// What a backup did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +142,18 @@ pub async fn backup(
     options: &BackupOptions,
     observer: &dyn Observer,
 ) -> Result<BackupReport, Error> {
-    let plan = Plan::new(options, repo.chunker_params().max() as usize)?;
+    let packing = Packing {
+        pack_len: options.pack_len,
+        block_len: options.block_len,
+        zstd_level: options.zstd_level,
+        uploads_max: options.uploads_max,
+    };
+    // Two thirds of what packs leave are for buffers, the rest for blocks and the index.
+    let memory = Memory {
+        len_max: options.memory_len_max,
+        for_buffers: (2, 3),
+    };
+    let plan = Plan::new(packing, memory, repo.chunker_params().max() as usize)?;
     let job = Backup {
         repo,
         name,
@@ -164,9 +175,6 @@ pub async fn backup(
     Err(Error::WorkerLost)
 }
 
-/// How often a run starts over, or goes on in another session, before it gives up.
-const TRIES_MAX: u32 = 5;
-
 /// What is asked for.
 struct Backup<'a> {
     repo: &'a Repository,
@@ -177,32 +185,23 @@ struct Backup<'a> {
 }
 
 impl Backup<'_> {
-    fn opening(&self) -> Opening<'_> {
-        Opening {
-            source: self.name,
-            host: &self.options.host,
-            purpose: "backup",
-        }
-    }
-
     /// One try, from a session of its own to the commit.
     async fn run(&self, source: Source) -> Result<BackupReport, Error> {
-        let (session, found) = Session::open(self.repo, self.opening(), self.observer).await?;
-        let stored = tokio::select! {
-            // When both are ready, what was stored counts.
-            biased;
-            stored = self.store(&session, found, source) => stored,
-            lost = session.keep_alive(self.repo, self.options.beat) => Err(lost),
+        let writer = Writer {
+            repo: self.repo,
+            opening: Opening {
+                source: self.name,
+                host: &self.options.host,
+                purpose: "backup",
+            },
+            beat: self.options.beat,
+            observer: self.observer,
         };
-        // Everything that the manifest refers to is durable: now the snapshot may come to be.
-        let committed = match stored {
-            Ok((manifest, report)) => self.commit(&session, manifest, report).await,
-            Err(error) => Err(error),
-        };
-        if committed.is_err() {
-            session.give_up(self.repo).await;
-        }
-        committed
+        let (session, found) = writer.open().await?;
+        let storing = self.store(&session, found, source);
+        let (snapshot, mut report) = writer.finish(&session, storing).await?;
+        report.snapshot = snapshot;
+        Ok(report)
     }
 
     async fn store(
@@ -225,145 +224,13 @@ impl Backup<'_> {
             }
             _ => Parent::none(),
         };
-        let run = Run {
+        let stages = Stages {
             repo,
             session,
-            options: self.options,
             plan: self.plan,
             observer: self.observer,
         };
-        let (assembled, uploaded) = run.store(source, parent, found.unnamed).await?;
-        let previous = previous.map(|(manifest, hash)| Previous {
-            id: manifest.session,
-            hash,
-        });
-        let previous_id = previous.as_ref().map(|previous| previous.id);
-        let manifest = run.manifest(self.name, kind, previous, &assembled);
-        let report = report(session.id, previous_id, assembled, uploaded);
-        Ok((manifest, report))
-    }
-
-    /// Commits; in another session, if a collector gave this one up and all that it needs is there still.
-    async fn commit(
-        &self,
-        session: &Session,
-        mut manifest: SnapshotManifest,
-        mut report: BackupReport,
-    ) -> Result<BackupReport, Error> {
-        let mut other = None;
-        for _ in 0..TRIES_MAX {
-            let session = other.as_ref().unwrap_or(session);
-            manifest.session = session.id;
-            manifest.nonce = session.nonce;
-            report.snapshot = session.id;
-            match session.commit(self.repo, manifest.clone()).await {
-                Ok(()) => {
-                    buggify("committed, before the caller knows").await;
-                    let snapshot = session.id;
-                    self.observer.event(&Event::SnapshotCommitted { snapshot });
-                    return Ok(report);
-                }
-                Err(Error::SessionAborted { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            buggify("aborted, before another session").await;
-            let next = Session::go_on(self.repo, session, self.opening(), self.observer).await?;
-            match next {
-                Some(next) => other = Some(next),
-                None => break,
-            }
-        }
-        Err(Error::SessionAborted {
-            session: manifest.session,
-        })
-    }
-}
-
-/// Opened blocks of the parent's item stream kept at once.
-const PARENT_BLOCKS: usize = 4;
-
-/// How the memory is dealt out.
-#[derive(Debug, Clone, Copy)]
-struct Plan {
-    jobs_max: usize,
-    buffer_len: usize,
-    blocks_max: usize,
-    uploads_max: usize,
-}
-
-/// Packs in memory at least: one of content and one of items in the making, one being finished, one on its way.
-const PACKS_IN_MEMORY_MIN: usize = 4;
-
-/// A buffer holds this much more than the longest chunk at least; above, larger ones only take memory.
-const BUFFER_LEN_MIN: usize = 1 << 20;
-const BUFFER_LEN_MAX: usize = 4 << 20;
-
-impl Plan {
-    /// Packs take what they must; buffers and blocks share the rest.
-    fn new(options: &BackupOptions, chunk_len_max: usize) -> Result<Self, Error> {
-        let bad = |option, reason: String| Error::BadOption { option, reason };
-        if !(64 << 10..=1 << 30).contains(&options.pack_len) {
-            return Err(bad("pack_len", "must be 64 KiB to 1 GiB".into()));
-        }
-        if !(1..=22).contains(&options.zstd_level) {
-            return Err(bad("zstd_level", "must be 1 to 22".into()));
-        }
-        if !(4 << 10..=16 << 20).contains(&options.block_len) {
-            return Err(bad("block_len", "must be 4 KiB to 16 MiB".into()));
-        }
-        let uploads_max = options.uploads_max.max(1);
-        let packs = options
-            .pack_len
-            .saturating_mul(PACKS_IN_MEMORY_MIN.max(uploads_max + 2));
-        let rest = options.memory_len_max.saturating_sub(packs);
-        // Two thirds for buffers (reading, waiting, being sealed: three for each job, and two more), the rest for blocks
-        // and the index. Many cores share what there is. A window is cut only up to its last chunk that is certain, so
-        // it must be longer than the longest chunk.
-        let needed = chunk_len_max + BUFFER_LEN_MIN;
-        let longest = needed.max(BUFFER_LEN_MAX);
-        let buffer_len = |jobs: usize| (rest / 3 * 2 / (3 * jobs + 2)).min(longest);
-        let jobs_max = (1..=cores()).rev().find(|jobs| buffer_len(*jobs) >= needed);
-        let Some(jobs_max) = jobs_max else {
-            let reason = format!(
-                "{} packs of {} bytes and chunks of up to {chunk_len_max} need more: allow at least {} bytes",
-                PACKS_IN_MEMORY_MIN.max(uploads_max + 2),
-                options.pack_len,
-                packs + needed * 5 / 2 * 3 + 3
-            );
-            return Err(bad("memory_len_max", reason));
-        };
-        let buffer_len = buffer_len(jobs_max);
-        Ok(Self {
-            jobs_max,
-            buffer_len,
-            blocks_max: jobs_max + 2,
-            uploads_max,
-        })
-    }
-}
-
-/// One run, as far as its stages share it.
-struct Run<'a> {
-    repo: &'a Repository,
-    session: &'a Session,
-    options: &'a BackupOptions,
-    plan: Plan,
-    observer: &'a dyn Observer,
-}
-
-impl Run<'_> {
-    /// Runs the four stages side by side: produce → assemble → pack → upload. Channels between them are short: they
-    /// bound the memory, and a slow stage holds up the ones before it.
-    async fn store(
-        &self,
-        source: Source,
-        parent: Parent,
-        unnamed: Vec<SegmentPack>,
-    ) -> Result<(Assembled, Uploaded), Error> {
-        let (batches, batches_in) = channel(self.plan.jobs_max);
-        let (sealed, sealed_in) = channel(self.plan.blocks_max);
-        let (finishing, finishing_in) = channel(1);
-        let repo = self.repo;
+        let (batches, batches_in) = stages.batches();
         let producer = Producer {
             reading: Arc::new(Reading {
                 keys: repo.keys().clone(),
@@ -373,78 +240,45 @@ impl Run<'_> {
             }),
             buffer_len: self.plan.buffer_len,
             jobs_max: self.plan.jobs_max,
-            index: self.session.index.clone(),
+            index: session.index.clone(),
             observer: self.observer,
             batches,
             name: source.place(),
         };
-        let sealing = Sealing {
-            keys: repo.keys().clone(),
-            repository: repo.id(),
-            level: self.options.zstd_level,
-            sealers: Pool::new(),
-            buffers: Pool::new(),
-        };
-        let index = self.session.index.clone();
-        let assembler = Assembler::new(
-            sealing,
-            index,
-            self.observer,
-            sealed,
-            self.options.block_len,
-        );
-        let packs = Pool::new();
-        let packer = Packer::new(
-            repo,
-            self.session.id,
-            self.options.pack_len,
-            packs.clone(),
-            finishing,
-        );
-        let uploads_max = self.plan.uploads_max;
-        let uploading = Uploading {
-            repo,
-            session: self.session,
-            observer: self.observer,
-            uploads_max,
-            packs,
-        };
-        let stopped = AtomicBool::new(false);
-        let stages = futures::future::try_join4(
-            produce(producer, source, parent, &stopped),
-            assembler.run(batches_in, &stopped),
-            packer.run(sealed_in),
-            upload(uploading, unnamed, finishing_in),
-        );
-        let ((), assembled, (), uploaded) = stages.await?;
-        Ok((assembled.ok_or(Error::Stopped)?, uploaded))
+        let producing = produce(producer, source, parent);
+        let stored = stages.store(producing, batches_in, found.unnamed).await?;
+        let (assembled, uploaded) = stored;
+        let previous = previous.map(|(manifest, hash)| Previous {
+            id: manifest.session,
+            hash,
+        });
+        let previous_id = previous.as_ref().map(|previous| previous.id);
+        let manifest = self.manifest(session, kind, previous, &assembled);
+        let report = report(session.id, previous_id, assembled, uploaded);
+        Ok((manifest, report))
     }
 
     fn manifest(
         &self,
-        source: &str,
+        session: &Session,
         kind: SnapshotKind,
         previous: Option<Previous>,
         assembled: &Assembled,
     ) -> SnapshotManifest {
         let counts = &assembled.counts;
         SnapshotManifest {
-            session: self.session.id,
-            nonce: self.session.nonce,
-            source: source.into(),
+            session: session.id,
+            nonce: session.nonce,
+            source: self.name.into(),
             kind,
             host: self.options.host.clone(),
             user: None,
             tags: self.options.tags.clone(),
-            started_ns: self.session.started_ns,
+            started_ns: session.started_ns,
             finished_ns: self.repo.env().clock.now_ns(),
             previous,
             root: assembled.root.clone(),
-            stats: SnapshotStats {
-                items: counts.items,
-                files: counts.files,
-                bytes: counts.bytes,
-            },
+            stats: counts.stats(),
             complete: counts.skipped_count == 0,
             skipped_count: counts.skipped_count,
             skipped: counts.skipped.clone(),
@@ -454,14 +288,12 @@ impl Run<'_> {
     }
 }
 
-/// The first stage; being asked to stop ends it like the end of the source, and is noted.
-async fn produce(
-    producer: Producer<'_>,
-    source: Source,
-    parent: Parent,
-    stopped: &AtomicBool,
-) -> Result<(), Error> {
-    let produced = match source {
+/// Opened blocks of the parent's item stream kept at once.
+const PARENT_BLOCKS: usize = 4;
+
+/// The first stage.
+async fn produce(producer: Producer<'_>, source: Source, parent: Parent) -> Result<(), Error> {
+    match source {
         Source::Tree(tree) => produce_tree(&producer, tree, parent).await,
         Source::Volume(path) => {
             let input = open(path).await?;
@@ -472,13 +304,6 @@ async fn produce(
                 .volume(Input::Stream(stream.reader), ItemKind::Stream)
                 .await
         }
-    };
-    match produced {
-        Err(Error::Stopped) => {
-            stopped.store(true, Ordering::Relaxed);
-            Ok(())
-        }
-        other => other,
     }
 }
 

@@ -211,6 +211,16 @@ impl Index {
             .sum()
     }
 
+    /// The longest chunk of content, in bytes.
+    pub(crate) fn data_chunk_len_max(&self) -> u32 {
+        let is_data = |location: &&Location| {
+            self.block(location.block)
+                .is_some_and(|(_, pack)| pack.kind == ChunkKind::Data)
+        };
+        let data = self.chunks.values().filter(is_data);
+        data.map(|location| location.len).max().unwrap_or(0)
+    }
+
     pub(crate) fn chunk_count(&self) -> usize {
         self.chunks.len()
     }

@@ -129,6 +129,12 @@ impl Fetcher {
         })
     }
 
+    /// Bytes of plaintext of a block.
+    pub(crate) fn block_len(&self, block: u32) -> u32 {
+        let found = self.index().block(block);
+        found.map_or(0, |(entry, _)| entry.plain_len)
+    }
+
     /// Fetches the records of blocks. What is missing or damaged in the store is told when its bytes are asked for.
     ///
     /// # Errors

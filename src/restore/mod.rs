@@ -26,9 +26,8 @@ use crate::repository::documents::read_cell;
 use crate::repository::load_index::load_index;
 use crate::repository::tree::read_parts;
 use crate::{Error, Observer, Repository};
-use fetch::Fetcher;
 
-pub(crate) use fetch::is_finding;
+pub(crate) use fetch::{Fetched, Fetcher, Piece, is_finding};
 
 /// Where to.
 #[non_exhaustive]

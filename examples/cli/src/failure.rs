@@ -223,6 +223,7 @@ fn library_kind(error: &Error) -> &'static str {
         Error::BadOption { .. } => "bad_option",
         Error::Stopped => "stopped",
         Error::SessionAborted { .. } => "session_aborted",
+        Error::Copy { source, .. } => library_kind(source),
         Error::NoEntropy => "no_entropy",
         Error::WorkerLost => "worker_lost",
         _ => "other",
@@ -257,6 +258,7 @@ fn library_hint(error: &Error) -> Option<&'static str> {
         }
         Error::PathNotFound { .. } => "`backup ls SNAPSHOT` shows what it holds",
         Error::TargetNotEmpty { .. } => "--into-existing allows it",
+        Error::Copy { source, .. } => return library_hint(source),
         Error::Stopped => "run the same command again",
         _ => return None,
     })

@@ -171,7 +171,7 @@ pub(crate) async fn open_with_secret(
         Ok(None) | Err(_) if !holds_repository(&store).await? => {
             return Err(backup::Error::NotARepository.into());
         }
-        Ok(None) => Secret::typed().await?,
+        Ok(None) => Secret::typed(global).await?,
         Err(failure) => return Err(failure),
     };
     let repo = Repository::open(store, secret.credential(), OpenOptions::default()).await?;

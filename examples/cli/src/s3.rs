@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::failure::Failure;
 use crate::unlock::variable;
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "S3 options")]
 pub(crate) struct S3Arguments {
     /// Take the access key from FILE: key id and secret, and perhaps a session token, a line each, for its owner only
@@ -87,6 +87,15 @@ impl S3Arguments {
             config.rules.push(rule);
         }
         Ok(config)
+    }
+
+    /// The same, with the access key in a file, if one is named.
+    pub(crate) fn with_credentials(&self, file: Option<PathBuf>) -> Self {
+        let mut other = self.clone();
+        if file.is_some() {
+            (other.s3_credentials, other.s3_aws_env) = (file, false);
+        }
+        other
     }
 
     /// Whether what is written is to be locked.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backup::backup_backend::{Counters, Counts};
 use serde::Serialize;
@@ -18,8 +18,8 @@ pub(crate) struct Ui {
     pub(crate) json: bool,
     pub(crate) quiet: bool,
     pub(crate) stop: Arc<Stop>,
-    /// What was asked of the store, once there is one.
-    pub(crate) requests: OnceLock<Arc<Counters>>,
+    /// What was asked of the stores that were opened.
+    pub(crate) requests: Mutex<Vec<Arc<Counters>>>,
 }
 
 /// How a command ended that did not fail.
@@ -75,17 +75,23 @@ impl Ui {
         write_text(out, &text)
     }
 
-    /// Keeps the counters of the store that is used.
+    /// Keeps the counters of a store that is used.
     pub(crate) fn counts(&self, requests: Arc<Counters>) {
-        let _ = self.requests.set(requests);
+        let kept = self.requests.lock();
+        kept.unwrap_or_else(PoisonError::into_inner).push(requests);
     }
 
-    /// The document, and how often the store was asked for it.
+    /// The document, and how often the stores were asked for it.
     fn with_requests(&self, document: &impl Serialize) -> Result<Value, Failure> {
         let mut document =
             serde_json::to_value(document).map_err(|e| Failure::Output { source: e.into() })?;
-        if let (Some(object), Some(requests)) = (document.as_object_mut(), self.requests.get()) {
-            object.insert("requests".into(), requests_document(&requests.counts()));
+        let requests = self.requests.lock();
+        let requests = requests.unwrap_or_else(PoisonError::into_inner);
+        if let Some(object) = document.as_object_mut()
+            && !requests.is_empty()
+        {
+            let counts: Vec<Counts> = requests.iter().map(|store| store.counts()).collect();
+            object.insert("requests".into(), requests_document(&counts));
         }
         Ok(document)
     }
@@ -148,26 +154,28 @@ pub(crate) fn line(document: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(document).map_err(|e| Failure::Output { source: e.into() })
 }
 
-/// Requests by kind, failed ones included, and what they cost.
-fn requests_document(counts: &Counts) -> Value {
+/// Requests to all stores by kind, failed ones included, and what they cost.
+fn requests_document(counts: &[Counts]) -> Value {
+    let sum = |of: fn(&Counts) -> u64| counts.iter().map(of).sum::<u64>();
     json!({
-        "put": counts.put.calls,
-        "get": counts.get.calls,
-        "list": counts.list.calls,
-        "head": counts.head.calls,
-        "delete": counts.delete.calls,
-        "failed": counts.total().failures,
-        "bytes_sent": counts.put.bytes,
-        "bytes_received": counts.get.bytes,
-        "price_usd": price_usd(counts),
+        "put": sum(|counts| counts.put.calls),
+        "get": sum(|counts| counts.get.calls),
+        "list": sum(|counts| counts.list.calls),
+        "head": sum(|counts| counts.head.calls),
+        "delete": sum(|counts| counts.delete.calls),
+        "failed": sum(|counts| counts.total().failures),
+        "bytes_sent": sum(|counts| counts.put.bytes),
+        "bytes_received": sum(|counts| counts.get.bytes),
+        "price_usd": price_usd(
+            sum(|counts| counts.put.calls + counts.list.calls),
+            sum(|counts| counts.get.calls + counts.head.calls),
+        ),
     })
 }
 
 /// What Amazon takes for the requests in its first region, in US dollars: 0.005 for a thousand PUT or LIST, 0.0004 for a
 /// thousand GET or HEAD, nothing for DELETE; traffic and storage not included. Source: its price list of 2026.
-fn price_usd(counts: &Counts) -> f64 {
-    let dear = counts.put.calls + counts.list.calls;
-    let cheap = counts.get.calls + counts.head.calls;
+fn price_usd(dear: u64, cheap: u64) -> f64 {
     // Fractions of a millionth of a dollar are noise of the arithmetic.
     (dear as f64 * 5.0 + cheap as f64 * 0.4).round() / 1e6
 }

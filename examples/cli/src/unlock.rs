@@ -12,7 +12,7 @@ use backup::{Credential, Zeroizing};
 use backup_journal::atomic::create_durable;
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
-use crate::args::{GlobalArguments, NewSecretArguments};
+use crate::args::{GlobalArguments, NewSecretArguments, Variables};
 use crate::failure::Failure;
 
 /// The longest passphrase that a file or command may give, in bytes.
@@ -60,8 +60,12 @@ impl Secret {
     }
 
     /// The secret that somebody types.
-    pub(crate) async fn typed() -> Result<Self, Failure> {
-        ask("Passphrase: ").await
+    pub(crate) async fn typed(global: &GlobalArguments) -> Result<Self, Failure> {
+        let prompt = match global.variables {
+            Variables::Repository => "Passphrase: ",
+            Variables::Target => "Passphrase of the repository copied to: ",
+        };
+        ask(prompt).await
     }
 
     /// The secret of a repository to be made. A key file that does not exist is made.
@@ -96,9 +100,13 @@ impl Sources {
         {
             return named;
         }
+        let (key_file, passphrase) = match global.variables {
+            Variables::Repository => ("BACKUP_KEY_FILE", "BACKUP_PASSPHRASE"),
+            Variables::Target => ("BACKUP_TO_KEY_FILE", "BACKUP_TO_PASSPHRASE"),
+        };
         Self {
-            key_file: variable("BACKUP_KEY_FILE").map(PathBuf::from),
-            passphrase: variable("BACKUP_PASSPHRASE"),
+            key_file: variable(key_file).map(PathBuf::from),
+            passphrase: variable(passphrase),
             ..Self::default()
         }
     }

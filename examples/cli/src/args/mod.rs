@@ -1,5 +1,6 @@
 //! What may stand on the command line.
 
+mod copy;
 mod parse;
 mod upkeep;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use crate::args::copy::{CopyArguments, Variables};
 pub(crate) use crate::args::parse::{ByteSpan, Span};
 use crate::args::parse::{parse_range, parse_size};
 pub(crate) use crate::args::upkeep::{ForgetArguments, GcArguments, KeepArguments, NamesArguments};
@@ -63,6 +65,9 @@ pub(crate) struct GlobalArguments {
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) s3: S3Arguments,
+    /// Which variables hold the secret.
+    #[arg(skip)]
+    pub(crate) variables: Variables,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,6 +96,8 @@ pub(crate) enum Command {
     Gc(GcArguments),
     /// Check that everything needed is there, and what it holds.
     Verify(VerifyArguments),
+    /// Copy snapshots to another repository, which has been made with `init`.
+    Copy(CopyArguments),
     /// Say how large the repository is.
     Stats,
     /// Say who may open the repository.

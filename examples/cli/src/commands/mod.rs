@@ -1,6 +1,7 @@
 //! One command a file: arguments in, a verb of the library, a table or a document out.
 
 mod backup;
+mod copy;
 mod decide;
 mod demo;
 mod forget;
@@ -39,6 +40,7 @@ pub(crate) async fn run(ui: &Ui, arguments: Arguments) -> Result<Outcome, Failur
         Command::Release(names) => decide::run(ui, global, names, Change::Release).await,
         Command::Gc(arguments) => gc::run(ui, global, arguments).await,
         Command::Verify(arguments) => verify::run(ui, global, arguments).await,
+        Command::Copy(arguments) => copy::run(ui, global, arguments).await,
         Command::Stats => stats::run(ui, global).await,
         Command::Key(command) => key::run(ui, global, command).await,
         Command::Demo(arguments) => demo::run(ui, arguments).await,

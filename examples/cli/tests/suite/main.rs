@@ -6,6 +6,7 @@
 )]
 
 mod arguments;
+mod copy;
 mod damage;
 mod demo;
 mod forget;
