@@ -221,12 +221,13 @@ impl Known {
         let fates = read_all_fates(repo).await?;
         let gone = |id: &SessionId| fates.get(id).map(Fate::verdict) == Some(Verdict::Drop);
         let objects = list(repo, SNAPSHOTS_PREFIX).await?;
-        let cells = objects
-            .iter()
-            .filter_map(|object| match object.key.as_str().parse() {
-                Ok(ObjectName::Snapshot(id)) if !gone(&id) => Some((id, object.modified)),
-                _ => None,
-            });
+        let mut cells = Vec::new();
+        for object in objects {
+            match object.key.as_str().parse() {
+                Ok(ObjectName::Snapshot(id)) if !gone(&id) => cells.push((id, object.modified)),
+                _ => {}
+            }
+        }
         let mut reads = stream::iter(cells)
             .map(|(id, received)| async move { (read_cell(repo, &id).await, received) })
             .buffered(READS_MAX);

@@ -149,7 +149,7 @@ pub async fn list(
     below: Option<ItemPath>,
 ) -> Result<impl Stream<Item = Result<Item, Error>> + use<>, Error> {
     let index = Arc::new(load_index(repo).await?);
-    let blocks = Arc::new(BlockReader::new(repo, index, TREE_BLOCKS));
+    let blocks = Arc::new(BlockReader::following(repo, index, TREE_BLOCKS));
     let from = below.clone().map(|path| (path, 0));
     let pages = read_parts(blocks, snapshot.root.clone(), from);
     let items = pages

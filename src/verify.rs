@@ -173,8 +173,12 @@ impl Run<'_> {
     /// Opens everything but cells and packs.
     async fn small_objects(&mut self, names: &Names) -> Result<(), Error> {
         let repo = self.repo;
-        let mut checks = stream::iter(&names.small)
-            .map(|(name, key)| async move { (key, check_small(repo, name, key).await) })
+        // Owned, here and elsewhere: a closure over references would make the future one that cannot be spawned.
+        let mut checks = stream::iter(names.small.clone())
+            .map(|(name, key)| async move {
+                let checked = check_small(repo, &name, &key).await;
+                (key, checked)
+            })
             .buffer_unordered(READS_MAX);
         let mut findings = Vec::new();
         while let Some((key, checked)) = checks.next().await {
@@ -182,7 +186,7 @@ impl Run<'_> {
                 Ok(()) => {}
                 // Tidied up since it was listed.
                 Err(error) if error.is_not_found() => {}
-                Err(error) if is_finding(&error) => findings.push((key.clone(), error.explain())),
+                Err(error) if is_finding(&error) => findings.push((key, error.explain())),
                 Err(error) => return Err(error),
             }
         }

@@ -47,8 +47,8 @@ impl Places {
         for (number, pack) in inventory.packs.iter().enumerate() {
             gathering.numbers.insert(pack.id, number as u32);
         }
-        let mut segments = stream::iter(&inventory.segments)
-            .map(|id| async move { read_segment(repo, id).await })
+        let mut segments = stream::iter(inventory.segments.clone())
+            .map(|id| async move { read_segment(repo, &id).await })
             .buffered(READS_MAX);
         let mut small_segments = 0;
         while let Some(segment) = segments.next().await {
@@ -71,6 +71,7 @@ impl Places {
             .packs
             .iter()
             .filter(|pack| gathering.is_new(&pack.id))
+            .copied()
             .collect();
         let mut reads = stream::iter(missing)
             .map(|pack| async move { (pack.id, read_directory(repo, &pack.id, pack.len).await) })

@@ -41,6 +41,10 @@ pub(crate) struct Marked {
     pub(crate) drops: Drops,
 }
 
+fn may_be_moved(error: &Error) -> bool {
+    matches!(error, Error::MissingChunk { .. } | Error::Suspicious { .. }) || error.is_not_found()
+}
+
 impl Collector<'_> {
     pub(crate) async fn rounds(&mut self, marker: &mut Marker<'_>) -> Result<(), Error> {
         let mut looks = 0;
@@ -59,7 +63,8 @@ impl Collector<'_> {
             }
             buggify("gc: listed, before the mark").await;
             let marked = match self.mark(inventory, marker).await {
-                Err(Error::MissingChunk { .. }) if looks + 1 < LOOKS_MAX => {
+                // Perhaps another collector was at work between two requests of ours.
+                Err(error) if may_be_moved(&error) && looks + 1 < LOOKS_MAX => {
                     looks += 1;
                     continue;
                 }

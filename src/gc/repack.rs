@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use backup_backend::{Bytes, StorageBackend};
+use backup_backend::{Bytes, StorageBackendExt};
 use backup_core::{
     BlockOpener, BlockSealer, ChunkKind, FinishedPack, Keys, PackBuilder, PackFooter, PackHeader,
     RepositoryId, SegmentPack, SessionId, ShortId, open_directory,
@@ -113,12 +113,14 @@ impl Collector<'_> {
         let mut fetched = stream::iter(packs)
             .map(|(kind, pack, staying)| async move {
                 let key = store_key(&pack_key(&pack.id))?;
-                let bytes = repo.backend().get(&key, None).await?;
+                let bytes = repo.backend().get_opt(&key).await?;
                 Ok::<_, Error>((kind, pack, staying, bytes))
             })
             .buffered(AHEAD);
         while let Some(read) = fetched.next().await {
             let (kind, pack, staying, bytes) = read?;
+            // Another collector packed it anew.
+            let Some(bytes) = bytes else { continue };
             match new.take(kind, &bytes, staying).await {
                 Ok(()) => self.report.packs_repacked += 1,
                 // It stays as it is; what of it was copied before is a copy more.

@@ -155,6 +155,22 @@ impl Index {
         self.chunks.get(&id.short()).copied()
     }
 
+    /// As [`Index::find`], by the part of the id that directories hold.
+    pub(crate) fn find_short(&self, id: &ShortId) -> Option<Location> {
+        self.chunks.get(id).copied()
+    }
+
+    /// The chunks of blocks. Looks through the whole index.
+    pub(crate) fn chunks_in(&self, blocks: &[u32]) -> HashMap<u32, Vec<(ShortId, Location)>> {
+        let mut found: HashMap<u32, Vec<(ShortId, Location)>> = HashMap::new();
+        for (id, place) in &self.chunks {
+            if blocks.contains(&place.block) {
+                found.entry(place.block).or_default().push((*id, *place));
+            }
+        }
+        found
+    }
+
     pub(crate) fn block(&self, number: u32) -> Option<(BlockEntry, PackEntry)> {
         let block = *self.blocks.get(number as usize)?;
         Some((block, *self.packs.get(block.pack as usize)?))

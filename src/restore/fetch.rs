@@ -182,6 +182,7 @@ impl Fetcher {
         while let Some((span, got)) = fetches.next().await {
             match got {
                 Ok(bytes) => fetched.sealed(&span, &bytes),
+                Err(error) if error.is_not_found() => self.fetch_moved(fetched, &span).await?,
                 Err(error) if is_finding(&error) => {
                     let why = format!("{} cannot be read: {error}", pack_key(&span.pack.id));
                     let bad = |(number, _): &(u32, BlockEntry)| (*number, State::Bad(why.clone()));
@@ -189,6 +190,24 @@ impl Fetcher {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// The blocks of a pack that is gone, from the copies that a collector made of what is needed of them.
+    async fn fetch_moved(&self, fetched: &mut Fetched, span: &Span) -> Result<(), Error> {
+        let numbers: Vec<u32> = span.blocks.iter().map(|(number, _)| *number).collect();
+        let moved = self.blocks.moved_blocks(ChunkKind::Data, &numbers).await?;
+        let mut moved = moved.unwrap_or_default();
+        for number in numbers {
+            let state = match moved.remove(&number) {
+                Some(plain) => State::Opened {
+                    block: Arc::new(self.opening.plaintexts.give(plain)),
+                    used: 0,
+                },
+                None => State::Bad(format!("{} is gone", pack_key(&span.pack.id))),
+            };
+            fetched.blocks.insert(number, state);
         }
         Ok(())
     }

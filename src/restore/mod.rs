@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
         observer: &'a dyn Observer,
     ) -> Result<Self, Error> {
         let index = Arc::new(load_index(repo).await?);
-        let blocks = Arc::new(BlockReader::new(repo, index, TREE_BLOCKS));
+        let blocks = Arc::new(BlockReader::following(repo, index, TREE_BLOCKS));
         let fetcher = Fetcher::new(repo, blocks.clone());
         // A job's share: its blocks, sealed and opened, twice as many as a batch should need.
         let jobs_max = (options.memory_len_max / (32 << 20)).clamp(1, crate::env::cores() + 2);
