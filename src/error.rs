@@ -119,6 +119,9 @@ pub enum Error {
         /// The share allowed.
         percent_max: u8,
     },
+    /// What is remembered of the repository cannot be compared with it.
+    #[error(transparent)]
+    Pins(#[from] backup_manifest::PinsError),
     /// A policy cannot work.
     #[error(transparent)]
     Retention(#[from] backup_manifest::RetentionError),

@@ -40,6 +40,7 @@ mod backup;
 mod copy;
 mod forget;
 mod gc;
+mod pins;
 mod probe;
 mod rebuild_index;
 mod repair;
@@ -61,6 +62,7 @@ pub use forget::{Forget, ForgetOptions, ForgetReport, decisions, forget, hold, r
 pub use gc::{GcOptions, GcReport, gc};
 pub use keys::{KeySlot, add_key, list_keys, remove_key};
 pub use observer::{Event, Observer};
+pub use pins::check_pins;
 pub use probe::{Promise, StoreProbe, probe};
 pub use rebuild_index::{RebuildReport, rebuild_index};
 pub use repair::{RepairReport, repair};
@@ -75,6 +77,6 @@ pub use backup_core::{
     Argon2Params, ChunkerParams, Digest, MasterKey, PackId, RepositoryId, SessionId, Zeroizing,
 };
 pub use backup_manifest::{
-    Decision, Item, ItemKind, ItemPath, KeepReason, Kept, Metadata, Pins, RetentionPolicy,
-    RetentionRules, SkippedItem, SnapshotKind, SnapshotManifest, Verdict,
+    Decision, Item, ItemKind, ItemPath, KeepReason, Kept, Metadata, PinFinding, PinReport, Pins,
+    RetentionPolicy, RetentionRules, SkippedItem, SnapshotKind, SnapshotManifest, Verdict,
 };

@@ -173,6 +173,7 @@ pub async fn gc(
         observer,
         clock,
         report: GcReport::default(),
+        seen_open: Vec::new(),
     };
     let ran = collector.run().await;
     let tidied = collector.clock.tidy(&limited).await;
@@ -257,6 +258,8 @@ struct Collector<'a> {
     observer: &'a dyn Observer,
     clock: StoreClock,
     report: GcReport,
+    /// Sessions that were open when everything was listed.
+    seen_open: Vec<SessionId>,
 }
 
 impl Collector<'_> {

@@ -52,6 +52,14 @@ impl Collector<'_> {
         for _ in 0..ROUNDS_MAX {
             self.observer.event(&Event::Step { name: "listing" });
             let inventory = Inventory::take(self.repo).await?;
+            let open = inventory
+                .sessions
+                .iter()
+                .filter(|(_, session)| session.is_open);
+            self.seen_open = open
+                .map(|(id, _)| *id)
+                .filter(|id| !inventory.has_cell(id))
+                .collect();
             let (newest, round) = inventory.log.newest();
             if newest > 0 && !round.done && !self.options.dry_run {
                 let plan = read_plan(self.repo, newest, &gc_plan_key(newest)).await?;

@@ -7,7 +7,7 @@ use backup_backend::{Bytes, ObjectKey, StorageBackend, StorageBackendExt};
 use backup_core::{DocumentKind, PackId, SessionId};
 use backup_manifest::{
     Ack, GcPlan, SESSIONS_PREFIX, damaged_key, gc_done_key, gc_final_key, gc_plan_key, pack_key,
-    session_ack_key, session_prefix, snapshot_key,
+    session_ack_key, session_open_key, session_prefix, snapshot_key,
 };
 
 use crate::env::{blocking, buggify};
@@ -108,10 +108,26 @@ impl Collector<'_> {
         let mut claims = BTreeSet::new();
         let mut ended = Vec::new();
         let mut waiting: BTreeMap<SessionId, ListedSession> = BTreeMap::new();
+        let mut listed = BTreeSet::new();
         for (id, session) in list_sessions(repo, SESSIONS_PREFIX).await? {
+            listed.insert(id);
             if session.has_answered(round) {
                 read_claims(repo, (&id, &session), round, &mut claims).await?;
             } else if session.is_open || !session.acks.is_empty() {
+                waiting.insert(id, session);
+            }
+        }
+        // A session that was there before and is not listed now has been tidied up; unless the listing hides it.
+        for id in std::mem::take(&mut self.seen_open) {
+            let key = store_key(&session_open_key(&id))?;
+            if listed.contains(&id) {
+                continue;
+            }
+            if let Some(found) = repo.backend().head_opt(&key).await? {
+                let session = ListedSession {
+                    modified: found.modified,
+                    ..ListedSession::default()
+                };
                 waiting.insert(id, session);
             }
         }

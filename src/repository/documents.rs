@@ -1,5 +1,7 @@
 //! Sealed documents under their own names, and the cells among them.
 
+use std::time::SystemTime;
+
 use backup_backend::Bytes;
 use backup_core::{
     DocumentContext, DocumentError, DocumentKind, SessionId, open_document, seal_document,
@@ -88,7 +90,8 @@ pub(crate) async fn read_cell(
     Ok((cell, *backup_core::blake3(&bytes).as_bytes()))
 }
 
-/// The newest committed snapshot of a source, if there is one.
+/// The committed snapshot of a source that the store received last, if there is one: a writer whose clock is wrong does not
+/// stand before all others for years.
 ///
 /// An unreadable cell is an error; aborted ones are passed over.
 pub(crate) async fn newest_snapshot(
@@ -97,17 +100,14 @@ pub(crate) async fn newest_snapshot(
     source: &str,
 ) -> Result<Option<(SnapshotManifest, [u8; 32])>, Error> {
     let prefix = snapshots_of_source_prefix(repo.keys().source_tag(source));
-    let mut ids: Vec<SessionId> = survey
-        .list(repo, &prefix)
-        .await?
-        .iter()
-        .filter_map(|object| match object.key.as_str().parse() {
-            Ok(ObjectName::Snapshot(id)) => Some(id),
-            _ => None,
-        })
-        .collect();
-    ids.sort_unstable();
-    while let Some(id) = ids.pop() {
+    let mut cells: Vec<(Option<SystemTime>, SessionId)> = Vec::new();
+    for object in survey.list(repo, &prefix).await? {
+        if let Ok(ObjectName::Snapshot(id)) = object.key.as_str().parse() {
+            cells.push((object.modified, id));
+        }
+    }
+    cells.sort_unstable();
+    while let Some((_, id)) = cells.pop() {
         if let (Cell::Snapshot(manifest), hash) = read_cell(repo, &id).await? {
             return Ok(Some((manifest, hash)));
         }

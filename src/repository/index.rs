@@ -130,6 +130,13 @@ impl Index {
         found == wanted.len()
     }
 
+    /// Relies on all packs there are.
+    pub(crate) fn rely_on_all(&self) {
+        for marks in &self.marks {
+            marks.fetch_or(RELIED_ON, Ordering::SeqCst);
+        }
+    }
+
     /// Lets nothing new rely on the packs of a plan, which is sorted; returns those that are relied on already.
     pub(crate) fn condemn(&self, plan: &[PackId]) -> Vec<PackId> {
         let mut claims = Vec::new();

@@ -13,6 +13,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::SessionId;
 use backup_manifest::{
@@ -24,6 +25,7 @@ use crate::env::buggify;
 use crate::repository::blocks::BlockReader;
 use crate::repository::documents::read_cell;
 use crate::repository::load_index::load_index;
+use crate::repository::session::{Opening, Session};
 use crate::repository::tree::read_parts;
 use crate::{Error, Observer, Repository};
 
@@ -81,6 +83,9 @@ pub struct RestoreOptions {
     pub ownership: Ownership,
     /// Bytes of memory that the run may take for blocks.
     pub memory_len_max: usize,
+    /// Hold a session meanwhile, which keeps collectors from deleting any pack that is there now. Without it a reader finds
+    /// again what a collector moves; only a snapshot that is dropped while it is being restored can be lost to it.
+    pub hold: bool,
 }
 
 impl Default for RestoreOptions {
@@ -91,9 +96,13 @@ impl Default for RestoreOptions {
             into_existing: false,
             ownership: Ownership::default(),
             memory_len_max: 256 << 20,
+            hold: false,
         }
     }
 }
+
+/// How often a session that is held looks for rounds of garbage collection and shows that it lives.
+const BEAT: Duration = Duration::from_secs(60);
 
 /// What a restore did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -162,6 +171,31 @@ pub async fn restore(
     target: RestoreTarget,
     options: &RestoreOptions,
     observer: &dyn Observer,
+) -> Result<RestoreReport, Error> {
+    if !options.hold {
+        return restore_snapshot(repo, snapshot, target, (options, observer)).await;
+    }
+    let opening = Opening {
+        source: "",
+        host: "",
+        purpose: "restore",
+    };
+    let (session, _) = Session::open(repo, opening, observer).await?;
+    session.index.rely_on_all();
+    let restored = tokio::select! {
+        biased;
+        restored = restore_snapshot(repo, snapshot, target, (options, observer)) => restored,
+        lost = session.keep_alive(repo, BEAT) => Err(lost),
+    };
+    session.give_up(repo).await;
+    restored
+}
+
+async fn restore_snapshot(
+    repo: &Repository,
+    snapshot: &SessionId,
+    target: RestoreTarget,
+    (options, observer): (&RestoreOptions, &dyn Observer),
 ) -> Result<RestoreReport, Error> {
     let not_found = || Error::SnapshotNotFound {
         name: snapshot.to_string(),

@@ -27,6 +27,10 @@ pub(crate) enum Failure {
     },
     #[error("cannot make the cache directory {path:?}")]
     CacheDirectory { path: PathBuf, source: io::Error },
+    #[error("cannot read or write the file of pins")]
+    PinsFile { source: AtomicError },
+    #[error("there is no place for the file of pins")]
+    NoPinsFile,
     #[error("there is no access key for the store")]
     NoCredentials,
     #[error("the store took the wish to lock `config` and does not keep it")]
@@ -133,6 +137,7 @@ impl Failure {
             Self::S3 { .. } => "store_configuration",
             Self::Policy { .. } => "bad_policy",
             Self::CacheDirectory { .. } => "cache_directory",
+            Self::PinsFile { .. } | Self::NoPinsFile => "pins_file",
             Self::NoCredentials => "no_credentials",
             Self::LockIgnored => "lock_ignored",
             Self::UnknownScheme { .. } => "unknown_scheme",
@@ -171,6 +176,7 @@ impl Failure {
             }
             Self::Policy { .. } => "`backup forget --help` shows what FILE may hold",
             Self::CacheDirectory { .. } => "name another --cache-dir, or go without: --no-cache",
+            Self::PinsFile { .. } | Self::NoPinsFile => "name another --file",
             Self::LockIgnored => "make the bucket with object lock, or go without --s3-lock",
             Self::UnknownScheme { .. } => "give a directory, or s3://BUCKET/PREFIX",
             Self::PlaceTaken { .. } => "name a directory that is empty or does not exist",

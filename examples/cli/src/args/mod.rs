@@ -96,6 +96,13 @@ pub(crate) enum Command {
     Gc(GcArguments),
     /// Check that everything needed is there, and what it holds.
     Verify(VerifyArguments),
+    /// Check as `verify --data` does and set bad packs aside, so that the next backups store their content once more.
+    Repair(RepairArguments),
+    /// Write the index anew, from the packs alone. Losing the index costs time and nothing else.
+    RebuildIndex,
+    /// Compare the store with what is remembered of it, so that one that goes back to an older state is noticed.
+    #[command(after_help = upkeep::PINS_NOTES)]
+    Pins(PinsArguments),
     /// Copy snapshots to another repository, which has been made with `init`.
     Copy(CopyArguments),
     /// Say how large the repository is.
@@ -206,6 +213,23 @@ pub(crate) enum Owner {
     Auto,
     Restore,
     Ignore,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairArguments {
+    /// Read and check N packs chosen at random, instead of every byte stored.
+    #[arg(long, value_name = "N")]
+    pub(crate) sample: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PinsArguments {
+    /// Remember here, instead of in $XDG_STATE_HOME/backup or ~/.local/state/backup.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Take what the store shows of this source as it is, whatever was remembered.
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) accept: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,13 @@ unsafe: they only say how long to wait.
 
 Exit status: 0 everything was done, 1 error, 2 wrong usage, 3 some packs could not be deleted or read; each is named.";
 
+pub(super) const PINS_NOTES: &str = "\
+Remembers the newest snapshots of each source in a file of this machine. Run it now and then, best after each backup: a store that shows \
+less than before, or another history, is told as an ALARM. What was never seen here cannot be missed: of a source that is new to the file, \
+newer snapshots may have been withheld, and it says so.
+
+Exit status: 0 nothing is missing, 1 error, 2 wrong usage, 3 an alarm. An alarm comes again until it is sorted out or accepted.";
+
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArguments {
     /// These snapshots: the beginning of an id, `latest`, or `latest:<source>`; without any, a policy decides.

@@ -9,6 +9,9 @@ mod gc;
 mod init;
 mod key;
 mod ls;
+mod pins;
+mod rebuild_index;
+mod repair;
 mod restore;
 mod snapshots;
 mod stats;
@@ -40,6 +43,9 @@ pub(crate) async fn run(ui: &Ui, arguments: Arguments) -> Result<Outcome, Failur
         Command::Release(names) => decide::run(ui, global, names, Change::Release).await,
         Command::Gc(arguments) => gc::run(ui, global, arguments).await,
         Command::Verify(arguments) => verify::run(ui, global, arguments).await,
+        Command::Repair(arguments) => repair::run(ui, global, arguments).await,
+        Command::RebuildIndex => rebuild_index::run(ui, global).await,
+        Command::Pins(arguments) => pins::run(ui, global, arguments).await,
         Command::Copy(arguments) => copy::run(ui, global, arguments).await,
         Command::Stats => stats::run(ui, global).await,
         Command::Key(command) => key::run(ui, global, command).await,

@@ -64,7 +64,7 @@ pub(crate) fn document(report: &VerifyReport, time: Duration) -> Value {
     })
 }
 
-fn summary(report: &VerifyReport, time: Duration) -> String {
+pub(crate) fn summary(report: &VerifyReport, time: Duration) -> String {
     let mut text = format!(
         "checked {}, {}, {}; read {} of {} in {}\n",
         text::counted(report.snapshots, "snapshot"),
