@@ -20,7 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use backup::backup_backend::testing::{FaultPoint, Faulty};
-use backup::backup_backend::{Counting, KeyPrefix, Memory, ObjectKey, StorageBackendExt};
+use backup::backup_backend::{
+    BackendError, ByteRange, Bytes, Capabilities, Counting, DeleteResult, KeyPrefix, Memory,
+    ObjectKey, ObjectMeta, PutMode, StorageBackend, StorageBackendExt, async_trait,
+};
 use backup::{
     BackupOptions, Error, Forget, ForgetOptions, GcOptions, GcReport, Repository, RestoreOptions,
     RetentionPolicy, RetentionRules, SessionId, SnapshotFilter, Source, Verdict, backup, decisions,
@@ -28,6 +31,7 @@ use backup::{
 };
 use common::data::noise;
 use common::{assert_sound, bytes_of, create, objects, open, under};
+use futures::stream::BoxStream;
 
 /// A store's clock, in seconds since some day in 2026.
 #[derive(Debug, Clone, Default)]
@@ -411,4 +415,85 @@ async fn a_collector_refuses_what_looks_wrong() {
     }
     memory.delete_one(&key("config")).await.ok();
     assert_eq!(names(&memory, "packs/").await, before);
+}
+
+/// A store that claims less than collecting beside others needs.
+#[derive(Debug, Clone)]
+struct Claiming(Memory, Capabilities);
+
+#[async_trait]
+impl StorageBackend for Claiming {
+    async fn put(&self, key: &ObjectKey, bytes: Bytes, mode: PutMode) -> Result<(), BackendError> {
+        // As stores do that take the condition and overwrite all the same.
+        let mode = match self.1.create_if_absent && mode.is_create() {
+            true => PutMode::Overwrite,
+            false => mode,
+        };
+        self.0.put(key, bytes, mode).await
+    }
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>) -> Result<Bytes, BackendError> {
+        self.0.get(key, range).await
+    }
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta, BackendError> {
+        self.0.head(key).await
+    }
+    fn list<'a>(
+        &'a self,
+        prefix: &KeyPrefix,
+    ) -> BoxStream<'a, Result<Vec<ObjectMeta>, BackendError>> {
+        self.0.list(prefix)
+    }
+    async fn delete(&self, keys: &[ObjectKey]) -> Result<Vec<DeleteResult>, BackendError> {
+        self.0.delete(keys).await
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.1
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_the_probe_is_collected_only_if_nobody_else_is_there() {
+    let mut lists = Capabilities::default();
+    lists.consistent_list = true;
+    let mut creates = Capabilities::default();
+    creates.create_if_absent = true;
+    // Claims no create; claims no list; claims everything and overwrites.
+    for (claims, what) in [
+        (lists, "create-if-absent"),
+        (creates, "create-if-absent"),
+        (Capabilities::ALL, "create-if-absent"),
+    ] {
+        let memory = Day::default().store();
+        let honest = create(memory.clone()).await;
+        let first = store(&honest, "a", noise(1 << 20, 1)).await;
+        let second = store(&honest, "a", noise(1 << 20, 2)).await;
+        forget_these(&honest, &[first]).await;
+        let repo = open(Claiming(memory.clone(), claims)).await;
+        let before = names(&memory, "packs/").await;
+        match gc(&repo, &at_once(), &()).await {
+            Err(Error::UnsafeStore { missing }) => assert_eq!(missing, what),
+            other => panic!("{claims:?}: {other:?}"),
+        }
+        assert_eq!(names(&memory, "packs/").await, before);
+        let mut alone = at_once();
+        alone.exclusive = true;
+        assert!(collect(&repo, &alone).await.packs_deleted > 0);
+        assert_eq!(content(&honest, &second).await, noise(1 << 20, 2));
+    }
+}
+
+/// A restore that holds a session keeps all that is there, even what only a dropped snapshot needs.
+#[tokio::test]
+async fn a_restore_may_hold_what_it_needs() {
+    let repo = create(Day::default().store()).await;
+    let first = store(&repo, "a", noise(1 << 20, 1)).await;
+    store(&repo, "a", noise(1 << 20, 2)).await;
+    let mut options = RestoreOptions::default();
+    options.hold = true;
+    assert_eq!(bytes_of(&repo, &first, &options).await, noise(1 << 20, 1));
+    // Its session has ended: a collector waits for nobody.
+    forget_these(&repo, &[first]).await;
+    let report = collect(&repo, &at_once()).await;
+    assert_eq!(report.sessions_awaited, 0);
+    assert!(report.packs_deleted > 0);
 }

@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     },
     #[error("cannot make the cache directory {path:?}")]
     CacheDirectory { path: PathBuf, source: io::Error },
+    #[error("packs are locked for longer than they stay at least: none could be deleted")]
+    LockedLonger,
     #[error("cannot read or write the file of pins")]
     PinsFile { source: AtomicError },
     #[error("there is no place for the file of pins")]
@@ -137,6 +139,7 @@ impl Failure {
             Self::S3 { .. } => "store_configuration",
             Self::Policy { .. } => "bad_policy",
             Self::CacheDirectory { .. } => "cache_directory",
+            Self::LockedLonger => "locked_longer",
             Self::PinsFile { .. } | Self::NoPinsFile => "pins_file",
             Self::NoCredentials => "no_credentials",
             Self::LockIgnored => "lock_ignored",
@@ -176,6 +179,7 @@ impl Failure {
             }
             Self::Policy { .. } => "`backup forget --help` shows what FILE may hold",
             Self::CacheDirectory { .. } => "name another --cache-dir, or go without: --no-cache",
+            Self::LockedLonger => "give a --pack-age-min of at least the days of --s3-lock",
             Self::PinsFile { .. } | Self::NoPinsFile => "name another --file",
             Self::LockIgnored => "make the bucket with object lock, or go without --s3-lock",
             Self::UnknownScheme { .. } => "give a directory, or s3://BUCKET/PREFIX",

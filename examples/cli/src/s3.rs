@@ -98,6 +98,12 @@ impl S3Arguments {
         other
     }
 
+    /// How long what is written is locked.
+    pub(crate) fn locked_for(&self) -> Option<Duration> {
+        let days = self.s3_lock.map(|lock| u64::from(lock.days));
+        days.map(|days| Duration::from_secs(days * 86_400))
+    }
+
     /// Whether what is written is to be locked.
     pub(crate) fn locks(&self) -> bool {
         self.s3_lock.is_some()

@@ -20,8 +20,14 @@ pub(crate) async fn run(
     global: &GlobalArguments,
     arguments: GcArguments,
 ) -> Result<Outcome, Failure> {
-    let repo = place::open(ui, global).await?;
     let mut options = options(&arguments);
+    // Every pack that a round condemns would be refused, and the round stay open for as long.
+    if let Some(locked_for) = global.s3.locked_for()
+        && options.pack_age_min < locked_for
+    {
+        return Err(Failure::LockedLonger);
+    }
+    let repo = place::open(ui, global).await?;
     options.cache = cache(ui, &arguments)?;
     if matches!(Place::of(global)?, Place::Local(_)) && arguments.requests_per_second.is_none() {
         options.requests_per_second = None;
