@@ -25,8 +25,8 @@
 //! ```
 //!
 //! It is the joint between *what bytes mean* (`backup-core`, `backup-manifest`) and *where bytes are* (`backup-backend`).
-//! It prints nothing, reads no environment, starts nothing that outlives a call, and needs a tokio runtime. It does not
-//! delete: collecting garbage is a verb of its own.
+//! It prints nothing, reads no environment, starts nothing that outlives a call, and needs a tokio runtime with time
+//! enabled. Nothing deletes but [`gc`], [`remove_key`] and [`rebuild_index`].
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod env;

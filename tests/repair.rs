@@ -220,7 +220,7 @@ async fn a_store_that_goes_back_is_noticed() {
     assert!(check_pins(&repo, &pins).await.unwrap().is_sound());
 
     // A hole in the chain, and yesterday's state.
-    let key = |id: &SessionId| ObjectKey::parse(&format!("snapshots/{id}")).unwrap();
+    let key = |id: &SessionId| ObjectKey::parse(format!("snapshots/{id}")).unwrap();
     let hidden = memory.get(&key(&second), None).await.unwrap();
     memory.delete_one(&key(&second)).await.unwrap();
     let report = check_pins(&repo, &pins).await.unwrap();
