@@ -1,3 +1,4 @@
+use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use backup_backend::{
@@ -26,7 +27,8 @@ pub struct S3 {
     pub(crate) client: Client,
     /// With a slash at the end, or empty.
     pub(crate) prefix: String,
-    checksum: Checksum,
+    /// The strongest that the store is not known to refuse.
+    checksum: RwLock<Checksum>,
     create_if_absent: bool,
     batch_delete: bool,
     pub(crate) list_page_len: usize,
@@ -48,7 +50,7 @@ impl S3 {
         Ok(Self {
             client,
             prefix,
-            checksum: config.checksum,
+            checksum: RwLock::new(config.checksum),
             create_if_absent: config.create_if_absent,
             batch_delete: config.batch_delete,
             list_page_len: config.list_page_len,
@@ -111,7 +113,25 @@ impl S3 {
     fn checksum_of(&self, rule: Option<&ObjectRule>) -> Checksum {
         match rule.and_then(|rule| rule.retention) {
             Some(_) => Checksum::Md5,
-            None => self.checksum,
+            None => *self.checksum.read().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Whether a put was refused for its checksum's header and is worth another try, without that header from now on.
+    fn gives_way(&self, checksum: Checksum, rule: Option<&ObjectRule>, answer: &Answer) -> bool {
+        let is_required = rule.is_some_and(|rule| rule.retention.is_some());
+        match checksum.header() {
+            Some((name, next)) if !is_required && names_header(answer, name) => {
+                let mut known = self
+                    .checksum
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                if *known == checksum {
+                    *known = next;
+                }
+                true
+            }
+            _ => false,
         }
     }
 
@@ -120,7 +140,7 @@ impl S3 {
         key: &ObjectKey,
         mode: PutMode,
         rule: Option<&ObjectRule>,
-        digests: &Digests,
+        (checksum, digests): (Checksum, &Digests),
     ) -> Result<HeaderMap, BackendError> {
         let mut headers = HeaderMap::new();
         let mut set = |name: HeaderName, value: &str| -> Result<(), BackendError> {
@@ -134,7 +154,7 @@ impl S3 {
         if mode.is_create() && self.create_if_absent {
             set(IF_NONE_MATCH, "*")?;
         }
-        match self.checksum_of(rule) {
+        match checksum {
             Checksum::Sha256 => set(SHA256, &BASE64.encode(&digests.sha256))?,
             Checksum::Md5 => set(CONTENT_MD5, &BASE64.encode(&digests.md5))?,
             Checksum::None => {}
@@ -242,24 +262,29 @@ impl StorageBackend for S3 {
             .rules
             .iter()
             .find(|rule| key.as_str().starts_with(&rule.prefix));
-        let digests = Digests::of(bytes.clone(), self.checksum_of(rule))
-            .await
-            .ok_or_else(|| failed(ErrorKind::Unavailable, "a worker thread was lost"))?;
-        let call = Call {
-            operation: "put",
-            method: Method::PUT,
-            path,
-            query: Vec::new(),
-            headers: self.put_headers(key, mode, rule, &digests)?,
-            body: bytes,
-            sha256: Some(digests.sha256),
-            answer_len_max: DOCUMENT_LEN_MAX,
-        };
-        let answer = self.client.send(call).await?;
-        if answer.status.is_success() {
-            Ok(())
-        } else {
-            Err(refused("put", key.as_str(), &answer))
+        loop {
+            let checksum = self.checksum_of(rule);
+            let digests = Digests::of(bytes.clone(), checksum)
+                .await
+                .ok_or_else(|| failed(ErrorKind::Unavailable, "a worker thread was lost"))?;
+            let call = Call {
+                operation: "put",
+                method: Method::PUT,
+                path: path.clone(),
+                query: Vec::new(),
+                headers: self.put_headers(key, mode, rule, (checksum, &digests))?,
+                body: bytes.clone(),
+                sha256: Some(digests.sha256),
+                answer_len_max: DOCUMENT_LEN_MAX,
+            };
+            let answer = self.client.send(call).await?;
+            if answer.status.is_success() {
+                return Ok(());
+            }
+            // A refusal had no effect: this is the same put, said in another way.
+            if !self.gives_way(checksum, rule, &answer) {
+                return Err(refused("put", key.as_str(), &answer));
+            }
         }
     }
 
@@ -396,6 +421,13 @@ impl Digests {
         }
         tokio::task::spawn_blocking(hash).await.ok()
     }
+}
+
+/// Whether a store refused a request for a header whose name begins so. Sources: R2 (501, "Header 'x-amz-checksum-sha256'
+/// with value '…' not implemented"), B2 (400, "Unsupported header 'x-amz-checksum-…' received for this API call").
+fn names_header(answer: &Answer, name: &str) -> bool {
+    let (_, message) = xml::error(&answer.body).unwrap_or_default();
+    matches!(answer.status.as_u16(), 400 | 501) && message.to_ascii_lowercase().contains(name)
 }
 
 /// Which bytes an answer holds.

@@ -88,6 +88,17 @@ pub enum Checksum {
     None,
 }
 
+impl Checksum {
+    /// The header it goes in, and what to try when the store does not take that.
+    pub(crate) fn header(self) -> Option<(&'static str, Self)> {
+        match self {
+            Self::Sha256 => Some(("x-amz-checksum", Self::Md5)),
+            Self::Md5 => Some(("content-md5", Self::None)),
+            Self::None => None,
+        }
+    }
+}
+
 /// An access key, held in memory and erased when dropped.
 #[derive(Clone)]
 pub struct Credentials {
@@ -188,7 +199,8 @@ pub struct S3Config {
     pub style: AddressStyle,
     /// Who asks.
     pub credentials: Credentials,
-    /// What goes with a put for the store to compare.
+    /// What goes with a put for the store to compare. A store that refuses the header by name is found out at the first put:
+    /// SHA-256 gives way to MD5, and MD5 to nothing.
     pub checksum: Checksum,
     /// Creates carry `If-None-Match: *`, and the store is believed to honour it. Without, a create is an ordinary put that
     /// replaces what is there, and [`Capabilities::create_if_absent`](backup_backend::Capabilities) is not claimed.

@@ -302,3 +302,18 @@ async fn a_locked_object_says_so_and_others_do_not() {
     let error = store.retention(&key("packs/b")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksum_that_the_store_refuses_is_left_out_from_then_on() {
+    for (refused, more) in [("x-amz-checksum-sha256", 1), ("content-md5", 0)] {
+        let bucket = Bucket::new();
+        let proxy = Proxy::new(bucket.server, move |_, _, _| Fault::RefuseHeader(refused));
+        let store = S3::new(bucket.config_at(proxy.address)).unwrap();
+        for name in ["first", "second"] {
+            let (name, bytes) = (key(name), Bytes::from_static(CONTENT));
+            store.put(&name, bytes, PutMode::CreateOnce).await.unwrap();
+            assert_eq!(store.get(&name, None).await.unwrap(), CONTENT);
+        }
+        assert_eq!(proxy.requests(), 4 + more, "{refused}");
+    }
+}

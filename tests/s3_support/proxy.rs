@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     FlipAnswer,
     /// The server hears of no condition.
     Unconditional,
+    /// A request with this header is refused, as by stores that do not know it.
+    RefuseHeader(&'static str),
 }
 
 /// What the proxy is told of a request: its number from 0, its method and its path with the query.
@@ -129,6 +131,19 @@ impl Shared {
         }
         let mut body = vec![0; head.content_len().unwrap_or(0)];
         reader.read_exact(&mut body)?;
+        if let Fault::RefuseHeader(name) = fault
+            && head.field(name).is_some()
+        {
+            let document = format!(
+                "<Error><Code>NotImplemented</Code><Message>Header '{name}' with value 'x' not implemented</Message></Error>"
+            );
+            let len = document.len();
+            write!(
+                writer,
+                "HTTP/1.1 501 Refused\r\nContent-Length: {len}\r\n\r\n{document}"
+            )?;
+            return Ok(true);
+        }
         let refusal = match fault {
             Fault::Status(status) => Some((status, String::new())),
             Fault::Throttle { seconds } => Some((503, format!("Retry-After: {seconds}\r\n"))),
