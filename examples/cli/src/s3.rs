@@ -28,13 +28,41 @@ pub(crate) struct S3Arguments {
     /// Trust the certificate authorities in FILE (PEM) as well.
     #[arg(long, global = true, value_name = "FILE")]
     s3_ca: Option<PathBuf>,
-    /// Store packs in this class; everything else stays in the store's own.
-    #[arg(long, global = true, value_name = "CLASS")]
-    s3_storage_class: Option<String>,
+    /// Store one kind of object in a class of its own: `packs=GLACIER_IR`, `index=…`, `snapshots=…`, `sessions=…`, `gc=…`; packs,
+    /// when no kind is named. May be repeated; the others stay in the store's own class.
+    #[arg(long, global = true, value_name = "[KIND=]CLASS")]
+    s3_storage_class: Vec<KindClass>,
     /// Lock packs, snapshots and the configuration against deletion: `governance:DAYS` or `compliance:DAYS`. The bucket must
     /// allow it. Nothing that is locked can be collected before its time.
     #[arg(long, global = true, value_name = "MODE:DAYS")]
     s3_lock: Option<Lock>,
+}
+
+/// Which class a kind of object is stored in.
+#[derive(Debug, Clone)]
+struct KindClass {
+    prefix: String,
+    class: String,
+}
+
+/// The kinds of objects that there may be many of.
+const KINDS: [&str; 5] = ["packs", "index", "snapshots", "sessions", "gc"];
+
+impl FromStr for KindClass {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (kind, class) = text.split_once('=').unwrap_or(("packs", text));
+        if !KINDS.contains(&kind) || class.is_empty() {
+            return Err(
+                "it is CLASS or KIND=CLASS; KIND is packs, index, snapshots, sessions or gc",
+            );
+        }
+        Ok(Self {
+            prefix: format!("{kind}/"),
+            class: class.into(),
+        })
+    }
 }
 
 /// What may not be deleted, and for how long.
@@ -78,12 +106,15 @@ impl S3Arguments {
             let days = Duration::from_secs(u64::from(lock.days) * 86_400);
             Retention::new(lock.mode, now() + days)
         });
-        for prefix in LOCKED {
+        let mut prefixes: Vec<&str> = LOCKED.to_vec();
+        prefixes.extend(self.s3_storage_class.iter().map(|of| of.prefix.as_str()));
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        for prefix in prefixes {
             let mut rule = ObjectRule::new(prefix);
-            rule.retention = until;
-            if prefix == "packs/" {
-                rule.storage_class.clone_from(&self.s3_storage_class);
-            }
+            rule.retention = until.filter(|_| LOCKED.contains(&prefix));
+            let class = self.s3_storage_class.iter().find(|of| of.prefix == prefix);
+            rule.storage_class = class.map(|of| of.class.clone());
             config.rules.push(rule);
         }
         Ok(config)
@@ -202,4 +233,23 @@ fn read(what: &'static str, path: &PathBuf) -> Result<Zeroizing<Vec<u8>>, Failur
 )]
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KindClass;
+
+    #[test]
+    fn a_class_is_for_one_kind_of_object() {
+        let parse = |text: &str| text.parse::<KindClass>();
+        assert_eq!(parse("GLACIER_IR").unwrap().prefix, "packs/");
+        let index = parse("index=STANDARD").unwrap();
+        assert_eq!(
+            (index.prefix.as_str(), index.class.as_str()),
+            ("index/", "STANDARD")
+        );
+        for bad in ["keys=STANDARD", "packs=", "=STANDARD", ""] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
 }
