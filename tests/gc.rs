@@ -321,29 +321,47 @@ async fn a_collector_keeps_the_last_complete_snapshot_of_a_source_whoever_forgot
     assert_eq!(content(&repo, &second).await, noise(1 << 20, 2));
 }
 
+fn calls(counting: &Counting<Memory>) -> u64 {
+    let counts = counting.counts();
+    let operations = [
+        counts.put,
+        counts.get,
+        counts.head,
+        counts.list,
+        counts.delete,
+    ];
+    operations.iter().map(|operation| operation.calls).sum()
+}
+
 #[tokio::test]
 async fn a_run_with_nothing_to_do_asks_little() {
     let counting = Counting::new(Day::default().store());
     let repo = create(counting.clone()).await;
     let cache = tempfile::tempdir().unwrap();
-    for n in 0..50 {
-        store(&repo, "a", noise(20 << 10, n % 7)).await;
-    }
     let mut options = at_once();
     options.cache = Some(cache.path().into());
-    collect(&repo, &options).await;
-    let before = counting.counts();
-    let report = collect(&repo, &options).await;
-    assert_eq!(report.snapshots, 50);
-    let asked = counting.counts();
-    let calls = |c: &backup::backup_backend::Counts| {
-        [c.put, c.get, c.head, c.list, c.delete]
-            .iter()
-            .map(|op| op.calls)
-            .sum::<u64>()
+    // Each has an item page of its own, and so a new tree chunk.
+    let back_up = async |numbers: std::ops::Range<usize>| {
+        for n in numbers {
+            store(&repo, "a", noise(100 + n, 1)).await;
+        }
     };
-    let requests = calls(&asked) - calls(&before);
-    assert!(requests < 40, "{requests} requests: {before:?} {asked:?}");
+    back_up(0..1000).await;
+    collect(&repo, &options).await;
+
+    let before = calls(&counting);
+    let report = collect(&repo, &options).await;
+    assert_eq!(report.snapshots, 1000);
+    let nothing = calls(&counting) - before;
+    assert!(nothing < 40, "{nothing} requests: {:?}", counting.counts());
+
+    // New snapshots cost their cells, their item lists, and directories that no segment names yet.
+    back_up(1000..1010).await;
+    let before = calls(&counting);
+    let report = collect(&repo, &options).await;
+    assert_eq!((report.snapshots, report.packs_deleted), (1010, 0));
+    let ten = calls(&counting) - before;
+    assert!(ten < 40 + 10 * 4, "{ten} requests: {:?}", counting.counts());
 }
 
 /// Whatever a collector dies at, the next one goes on, and all that is needed is there all the while.

@@ -119,7 +119,7 @@ impl MarkCache {
     }
 }
 
-pub(crate) const fn child_len(level: u8) -> usize {
+const fn child_len(level: u8) -> usize {
     if level == 0 { CONTENT_LEN } else { CHILD_LEN }
 }
 
@@ -252,4 +252,151 @@ fn authenticate(keys: &Keys, hasher: Hasher) -> [u8; 32] {
     let digest = hasher.finish();
     let text = [&b"backup marks"[..], digest.as_bytes()].concat();
     *keys.segment_id(&text).as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use backup_core::MasterKey;
+
+    use super::*;
+
+    const REPOSITORY: [u8; 16] = [3; 16];
+
+    fn keys(byte: u8) -> Keys {
+        Keys::all(&MasterKey::from_bytes([byte; 32].into()))
+    }
+
+    fn open(directory: &Path, keys: &Keys) -> MarkCache {
+        MarkCache::open(Some(directory), keys, RepositoryId::from_bytes(REPOSITORY))
+    }
+
+    fn page() -> ChunkId {
+        ChunkId::from_bytes([1; 20])
+    }
+
+    fn session() -> SessionId {
+        SessionId::from_bytes([4; 24])
+    }
+
+    fn facts() -> CellFacts {
+        CellFacts::Snapshot {
+            complete: true,
+            previous: Some(SessionId::from_bytes([5; 24])),
+            level: 1,
+            top: vec![page(), ChunkId::from_bytes([2; 20])],
+        }
+    }
+
+    /// A cell, a page and a list in `directory`; returns where the file is.
+    fn filled(directory: &Path) -> PathBuf {
+        let mut cache = open(directory, &keys(1));
+        cache.add_cell(&session(), &facts());
+        cache.add_node(&page(), 0, &[7; 48]);
+        cache.add_node(&page(), 1, &[8; 40]);
+        cache.keep(&keys(1));
+        let mut files = std::fs::read_dir(directory).unwrap();
+        let path = files.next().unwrap().unwrap().path();
+        assert!(files.next().is_none());
+        path
+    }
+
+    fn knows(cache: &mut MarkCache) -> [bool; 3] {
+        let (cell, pages, list) = (
+            cache.cell(&session()),
+            cache.node(&page(), 0),
+            cache.node(&page(), 1),
+        );
+        // Whatever it knows is right.
+        assert!(cell.is_none() || cell == Some(facts()));
+        assert!(pages.is_none() || pages == Some(vec![7; 48]));
+        assert!(list.is_none() || list == Some(vec![8; 40]));
+        assert_eq!(cache.node(&ChunkId::from_bytes([2; 20]), 0), None);
+        [cell.is_some(), pages.is_some(), list.is_some()]
+    }
+
+    #[test]
+    fn what_was_marked_is_known_to_the_next_run_and_the_one_after() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = filled(directory.path());
+        let mut cache = open(directory.path(), &keys(1));
+        assert_eq!(knows(&mut cache), [true; 3]);
+        // Nothing new: the file stays.
+        let before = std::fs::read(&path).unwrap();
+        cache.keep(&keys(1));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        // What was not asked for is forgotten.
+        let mut cache = open(directory.path(), &keys(1));
+        assert!(cache.node(&page(), 1).is_some());
+        cache.add_cell(&SessionId::from_bytes([6; 24]), &CellFacts::Aborted);
+        cache.keep(&keys(1));
+        let mut cache = open(directory.path(), &keys(1));
+        assert_eq!(
+            cache.cell(&SessionId::from_bytes([6; 24])),
+            Some(CellFacts::Aborted)
+        );
+        assert_eq!(knows(&mut cache), [false, false, true]);
+    }
+
+    #[test]
+    fn a_file_that_was_changed_anywhere_is_as_good_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = filled(directory.path());
+        let whole = std::fs::read(&path).unwrap();
+        let expect_empty = |bytes: &[u8], what: String| {
+            std::fs::write(&path, bytes).unwrap();
+            let mut cache = open(directory.path(), &keys(1));
+            assert_eq!(knows(&mut cache), [false; 3], "{what}");
+        };
+        for at in 0..whole.len() {
+            for bit in [1, 128] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= bit;
+                expect_empty(&bytes, format!("byte {at} ^ {bit}"));
+            }
+            expect_empty(&whole[..at], format!("cut at {at}"));
+            expect_empty(
+                &[&whole[..at], &[0], &whole[at..]].concat(),
+                format!("a byte more at {at}"),
+            );
+        }
+        expect_empty(&[&whole[..], &[0]].concat(), "a byte more".into());
+        expect_empty(&[&whole[..], &whole].concat(), "twice".into());
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(knows(&mut open(directory.path(), &keys(1))), [true; 3]);
+    }
+
+    #[test]
+    fn a_file_of_another_repository_is_as_good_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = filled(directory.path());
+        assert_eq!(knows(&mut open(directory.path(), &keys(2))), [false; 3]);
+        let other = RepositoryId::from_bytes([9; 16]);
+        std::fs::rename(&path, directory.path().join(format!("{other}.marks"))).unwrap();
+        let mut cache = MarkCache::open(Some(directory.path()), &keys(1), other);
+        assert_eq!(knows(&mut cache), [false; 3]);
+    }
+
+    #[test]
+    fn without_a_directory_or_with_one_that_cannot_be_used_nothing_is_kept() {
+        for directory in [None, Some(Path::new("/nonexistent/cache"))] {
+            let id = RepositoryId::from_bytes(REPOSITORY);
+            let mut cache = MarkCache::open(directory, &keys(1), id);
+            cache.add_node(&page(), 0, &[7; 48]);
+            assert_eq!(knows(&mut cache), [false; 3]);
+            cache.keep(&keys(1));
+        }
+    }
+
+    #[test]
+    fn facts_of_cells_are_read_as_they_were_written() {
+        let bare = CellFacts::Snapshot {
+            complete: false,
+            previous: None,
+            level: 0,
+            top: Vec::new(),
+        };
+        for facts in [facts(), bare, CellFacts::Aborted] {
+            assert_eq!(CellFacts::decode(&facts.encode()), Some(facts));
+        }
+    }
 }

@@ -50,7 +50,8 @@ pub(crate) struct Inventory {
     pub(crate) log: GcLog,
     /// In the order of their ids.
     pub(crate) packs: Vec<ListedPack>,
-    pub(crate) segments: Vec<SegmentId>,
+    /// With their lengths in bytes.
+    pub(crate) segments: Vec<(SegmentId, u64)>,
     pub(crate) cells: Vec<(SessionId, Option<SystemTime>)>,
     pub(crate) sessions: BTreeMap<SessionId, ListedSession>,
     pub(crate) decisions: BTreeMap<SessionId, ListedDecisions>,
@@ -75,7 +76,7 @@ impl Inventory {
                 len: object.len,
                 modified: object.modified,
             }),
-            ObjectName::Segment(id) => self.segments.push(id),
+            ObjectName::Segment(id) => self.segments.push((id, object.len)),
             ObjectName::Snapshot(id) => self.cells.push((id, object.modified)),
             ObjectName::Damaged(id) => drop(self.damaged.insert(id)),
             ObjectName::SessionOpen(id)

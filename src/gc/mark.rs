@@ -11,7 +11,7 @@ use backup_manifest::{
 use futures::stream::{self, StreamExt};
 
 use crate::env::blocking;
-use crate::gc::cache::{MarkCache, child_len};
+use crate::gc::cache::MarkCache;
 use crate::gc::sort::{RefRecord, Scratch, Sorted, Sorter};
 use crate::repository::blocks::BlockReader;
 use crate::repository::documents::read_cell;
@@ -21,8 +21,8 @@ use crate::{Error, Observer, Repository};
 /// Requests for cells or lists under way at once.
 const READS_MAX: usize = 8;
 
-/// Opened blocks of lists kept at once.
-const BLOCKS_MAX: usize = 2 * READS_MAX;
+/// Opened blocks of lists kept at once. They are read in order, and whoever reads from one holds it besides.
+const BLOCKS_MAX: usize = 2;
 
 /// What a collector must know of a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,26 +253,30 @@ async fn take(
 
 /// The ids that a page or a list refers to, each once, back to back.
 fn children(level: u8, id: &ChunkId, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut ids = BTreeSet::new();
     if level == 0 {
         let damaged = |e| Error::damaged(format!("page {id}"), e);
         let mut reader = PageReader::new(bytes).map_err(damaged)?;
+        let mut ids = Vec::new();
         while let Some(record) = reader.next_record().map_err(damaged)? {
             if let RecordView::Extent(Extent::Data { id, .. }) = record {
-                ids.insert(id.short().as_bytes().to_vec());
+                ids.push(*id.short().as_bytes());
             }
         }
-    } else {
-        let list = decode_list(bytes, level);
-        let list = list.map_err(|e| Error::damaged(format!("list {id}"), e))?;
-        ids.extend(
-            list.iter()
-                .map(|reference| reference.id.as_bytes().to_vec()),
-        );
+        return Ok(each_once(ids));
     }
-    let mut children = Vec::with_capacity(ids.len() * child_len(level));
-    children.extend(ids.into_iter().flatten());
-    Ok(children)
+    let list = decode_list(bytes, level);
+    let list = list.map_err(|e| Error::damaged(format!("list {id}"), e))?;
+    Ok(each_once(
+        list.iter()
+            .map(|reference| *reference.id.as_bytes())
+            .collect(),
+    ))
+}
+
+fn each_once<const N: usize>(mut ids: Vec<[u8; N]>) -> Vec<u8> {
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_flattened()
 }
 
 /// The ids that are needed.
@@ -298,7 +302,7 @@ impl Refs {
 
     async fn finish(self) -> Result<Sorted<16>, Error> {
         let sorter = self.0.ok_or(Error::WorkerLost)?;
-        blocking(move || sorter.finish()).await
+        blocking(move || sorter.finish()).await?
     }
 }
 

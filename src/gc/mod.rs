@@ -3,6 +3,7 @@
 mod cache;
 mod choose;
 mod drops;
+mod gate;
 mod inventory;
 mod mark;
 mod places;

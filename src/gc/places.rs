@@ -6,24 +6,32 @@ use std::sync::Arc;
 use backup_core::{ChunkKind, Directory, PackId, SegmentPack};
 use futures::stream::{self, StreamExt};
 
+use crate::gc::gate::Gate;
 use crate::gc::inventory::Inventory;
 use crate::gc::mark::spill;
 use crate::gc::segments::SMALL_CHUNKS;
 use crate::gc::sort::{Scratch, Sorted, Sorter, place_record};
 use crate::repository::index::{Index, PackEntry};
 use crate::repository::load_index::{read_directory, read_segment, usable};
+use crate::repository::segments::{SEGMENT_CHUNKS, put_segment};
 use crate::{Error, Repository};
 
-/// Requests for segments or directories under way at once: each answer may take some mebibytes.
-const READS_MAX: usize = 4;
+/// Requests for segments or directories under way at once.
+const READS_MAX: usize = 8;
+
+/// The share of the memory for sorting that segments being read may have. Sealed, opened and taken apart, one takes more
+/// than three times its length.
+const SEGMENTS_SHARE: usize = 4;
 
 /// Where every chunk of the listed packs is. Packs go by their numbers in the inventory.
 pub(crate) struct Places {
     pub(crate) sorted: Sorted<24>,
     /// Where the chunks of item lists are; only these are held in memory.
     pub(crate) lists: Arc<Index>,
-    /// Packs that no segment names.
+    /// Packs that no segment names: no more than fit into one.
     pub(crate) unnamed: Vec<SegmentPack>,
+    /// Segments written because there were more.
+    pub(crate) segments_written: u64,
     /// Packs whose directory cannot be read: what they hold is not known.
     pub(crate) unreadable: Vec<PackId>,
     pub(crate) kinds: Vec<Option<ChunkKind>>,
@@ -35,11 +43,10 @@ impl Places {
     pub(crate) async fn read(
         repo: &Repository,
         inventory: &Inventory,
-        len_max: usize,
-        scratch: Scratch,
+        space: PlaceSpace,
     ) -> Result<Self, Error> {
         let mut gathering = Gathering {
-            sorter: Sorter::new(len_max, scratch),
+            sorter: Sorter::new(space.len_max, space.scratch),
             lists: Index::default(),
             numbers: HashMap::with_capacity(inventory.packs.len()),
             kinds: vec![None; inventory.packs.len()],
@@ -47,11 +54,18 @@ impl Places {
         for (number, pack) in inventory.packs.iter().enumerate() {
             gathering.numbers.insert(pack.id, number as u32);
         }
-        let mut segments = stream::iter(inventory.segments.clone())
-            .map(|id| async move { read_segment(repo, &id).await })
+        let gate = Gate::new(space.len_max / SEGMENTS_SHARE);
+        let segments = stream::iter(inventory.segments.clone())
+            .then(move |(id, len)| {
+                let gate = gate.clone();
+                async move { (id, gate.enter(len).await) }
+            })
+            .map(|(id, room)| async move { (read_segment(repo, &id).await, room) })
             .buffered(READS_MAX);
+        let mut segments = segments.boxed();
         let mut small_segments = 0;
-        while let Some(segment) = segments.next().await {
+        while let Some((segment, room)) = segments.next().await {
+            let _room = room?;
             let Some(segment) = usable(segment)? else {
                 continue;
             };
@@ -66,7 +80,7 @@ impl Places {
                 }
             }
         }
-        let (mut unnamed, mut unreadable) = (Vec::new(), Vec::new());
+        let (mut unnamed, mut unreadable) = (Unnamed::default(), Vec::new());
         let missing: Vec<_> = inventory
             .packs
             .iter()
@@ -83,17 +97,56 @@ impl Places {
             };
             let pack = named(entry, directory);
             gathering = gathering.take(&pack).await?;
-            unnamed.push(pack);
+            unnamed.take(repo, pack, space.is_dry_run).await?;
         }
         let (sorter, lists) = (gathering.sorter, Arc::new(gathering.lists));
         Ok(Self {
-            sorted: crate::env::blocking(move || sorter.finish()).await?,
+            sorted: crate::env::blocking(move || sorter.finish()).await??,
             lists,
-            unnamed,
+            unnamed: unnamed.packs,
+            segments_written: unnamed.segments_written,
             unreadable,
             kinds: gathering.kinds,
             small_segments,
         })
+    }
+}
+
+/// Where the memory for places goes.
+#[derive(Debug)]
+pub(crate) struct PlaceSpace {
+    pub(crate) len_max: usize,
+    pub(crate) scratch: Scratch,
+    pub(crate) is_dry_run: bool,
+}
+
+/// Packs that no segment names, not too many at once: when all segments are lost, that is all packs there are.
+#[derive(Default)]
+struct Unnamed {
+    packs: Vec<SegmentPack>,
+    chunks: usize,
+    segments_written: u64,
+}
+
+impl Unnamed {
+    async fn take(
+        &mut self,
+        repo: &Repository,
+        pack: SegmentPack,
+        is_dry_run: bool,
+    ) -> Result<(), Error> {
+        self.chunks += pack.directory.chunk_count();
+        self.packs.push(pack);
+        if self.chunks < SEGMENT_CHUNKS {
+            return Ok(());
+        }
+        self.chunks = 0;
+        let packs = std::mem::take(&mut self.packs);
+        if !is_dry_run {
+            put_segment(repo, packs).await?;
+            self.segments_written += 1;
+        }
+        Ok(())
     }
 }
 

@@ -2,17 +2,20 @@
 //! next mark prefers them, and its round deletes the old ones.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use backup_backend::{Bytes, StorageBackendExt};
 use backup_core::{
-    BlockOpener, BlockSealer, ChunkKind, FinishedPack, Keys, PackBuilder, PackFooter, PackHeader,
-    RepositoryId, SegmentPack, SessionId, ShortId, open_directory,
+    BlockOpener, BlockSealer, ChunkKind, Directory, DirectoryChunk, FinishedPack, Keys,
+    PackBuilder, PackFooter, PackHeader, RepositoryId, SegmentPack, SessionId, ShortId,
+    open_directory,
 };
 use backup_manifest::pack_key;
 use futures::stream::{self, StreamExt};
 
 use crate::env::{blocking, buggify};
 use crate::gc::Collector;
+use crate::gc::gate::Gate;
 use crate::gc::inventory::{Inventory, ListedPack};
 use crate::gc::plan::Marked;
 use crate::gc::segments;
@@ -36,8 +39,9 @@ const SMALL_LEN: u64 = PACK_LEN as u64 / 8;
 /// of each listing.
 const SMALL_MAX: usize = 32;
 
-/// Packs fetched ahead.
+/// Packs fetched ahead, and the share of all memory that they may have.
 const AHEAD: usize = 2;
+const AHEAD_SHARE: usize = 3;
 
 impl Collector<'_> {
     /// The packs worth packing anew, the worst first, within the run's budget.
@@ -110,18 +114,24 @@ impl Collector<'_> {
         packs.sort_by_key(|(kind, pack, _)| (kind.as_u8(), pack.modified, pack.id));
         let mut new = Repacker::new(self.repo)?;
         let repo = self.repo;
-        let mut fetched = stream::iter(packs)
-            .map(|(kind, pack, staying)| async move {
+        let gate = Gate::new(self.options.memory_len_max / AHEAD_SHARE);
+        let fetched = stream::iter(packs)
+            .then(move |found: (ChunkKind, ListedPack, HashSet<ShortId>)| {
+                let gate = gate.clone();
+                async move { (gate.enter(found.1.len).await, found) }
+            })
+            .map(|(room, (kind, pack, staying))| async move {
                 let key = store_key(&pack_key(&pack.id))?;
                 let bytes = repo.backend().get_opt(&key).await?;
-                Ok::<_, Error>((kind, pack, staying, bytes))
+                Ok::<_, Error>((kind, pack, staying, bytes, room?))
             })
             .buffered(AHEAD);
+        let mut fetched = fetched.boxed();
         while let Some(read) = fetched.next().await {
-            let (kind, pack, staying, bytes) = read?;
+            let (kind, pack, staying, bytes, _room) = read?;
             // Another collector packed it anew.
             let Some(bytes) = bytes else { continue };
-            match new.take(kind, &bytes, staying).await {
+            match new.take(kind, bytes, staying).await {
                 Ok(()) => self.report.packs_repacked += 1,
                 // It stays as it is; what of it was copied before is a copy more.
                 Err(Error::Damaged { .. }) => {
@@ -133,7 +143,6 @@ impl Collector<'_> {
                 return Err(Error::Stopped);
             }
         }
-        drop(fetched);
         let new = new.finish().await?;
         self.report.repacked_bytes += new.iter().map(|pack| pack.len).sum::<u64>();
         if new.len() >= segments::SMALL_MAX {
@@ -170,13 +179,13 @@ struct Repacker<'a> {
     finished: Vec<SegmentPack>,
 }
 
-/// What stays of one pack.
-struct Remains {
-    /// Blocks of which everything stays, as they are.
-    whole: Vec<(Bytes, Vec<(ShortId, u32)>)>,
-    /// Plaintext of the chunks of others.
-    plain: Vec<u8>,
-    chunks: Vec<(ShortId, u32)>,
+/// What stays of one block.
+enum Remains {
+    Nothing,
+    /// All of it: its record, as it is.
+    Whole(Bytes, Vec<(ShortId, u32)>),
+    /// Some chunks and their plaintext.
+    Part(Vec<u8>, Vec<(ShortId, u32)>),
 }
 
 impl<'a> Repacker<'a> {
@@ -195,27 +204,38 @@ impl<'a> Repacker<'a> {
         })
     }
 
-    /// Takes what stays of a pack. Nothing is copied unverified.
+    /// Takes what stays of a pack, block by block: opened, a pack may be many times as long. Nothing is copied unverified.
     async fn take(
         &mut self,
         kind: ChunkKind,
-        bytes: &Bytes,
+        bytes: Bytes,
         staying: HashSet<ShortId>,
     ) -> Result<(), Error> {
         if kind != self.kind {
             self.end_kind().await?;
             self.kind = kind;
         }
-        let (keys, repository, bytes) = (self.repo.keys().clone(), self.repo.id(), bytes.clone());
-        let remains = blocking(move || remains(&keys, repository, &bytes, &staying));
-        let remains = remains.await?.map_err(|why| Error::damaged("pack", why))?;
-        for (record, chunks) in remains.whole {
-            self.push(&record, &chunks).await?;
-        }
-        self.plain.extend(remains.plain);
-        self.chunks.extend(remains.chunks);
-        if self.plain.len() >= BLOCK_LEN {
-            self.seal().await?;
+        let (keys, repository) = (self.repo.keys().clone(), self.repo.id());
+        let opened = blocking(move || OldPack::open(keys, repository, bytes, staying));
+        let mut pack = opened.await?.map_err(|why| Error::damaged("pack", why))?;
+        for number in 0..pack.directory.blocks().len() {
+            let remains;
+            (pack, remains) = blocking(move || {
+                let remains = pack.remains(number);
+                (pack, remains)
+            })
+            .await?;
+            match remains.map_err(|why| Error::damaged("pack", why))? {
+                Remains::Nothing => {}
+                Remains::Whole(record, chunks) => self.push(&record, &chunks).await?,
+                Remains::Part(plain, chunks) => {
+                    self.plain.extend(plain);
+                    self.chunks.extend(chunks);
+                }
+            }
+            if self.plain.len() >= BLOCK_LEN {
+                self.seal().await?;
+            }
         }
         Ok(())
     }
@@ -290,60 +310,79 @@ impl<'a> Repacker<'a> {
     }
 }
 
-/// Opens a pack and takes out what stays, every chunk checked against its id.
-fn remains(
-    keys: &Keys,
-    repository: RepositoryId,
-    bytes: &Bytes,
-    staying: &HashSet<ShortId>,
-) -> Result<Remains, String> {
-    let text = |e: backup_core::PackError| e.to_string();
-    let header_bytes = bytes.first_chunk().ok_or("it is too short")?;
-    let footer_bytes = bytes.last_chunk().ok_or("it is too short")?;
-    let header = PackHeader::decode(header_bytes).map_err(text)?;
-    let footer = PackFooter::decode(footer_bytes).map_err(text)?;
-    let len = bytes.len() as u64;
-    let place = footer.directory_range(len).map_err(text)?;
-    let sealed = bytes
-        .get(place.start as usize..place.end as usize)
-        .ok_or("it is too short")?;
-    let directory = open_directory(keys, repository, header_bytes, sealed, len).map_err(text)?;
-    let mut opener = BlockOpener::new(repository).map_err(|e| e.to_string())?;
-    let mut remains = Remains {
-        whole: Vec::new(),
-        plain: Vec::new(),
-        chunks: Vec::new(),
-    };
-    for (number, block) in directory.blocks().iter().enumerate() {
-        let chunks: Vec<_> = directory.block_chunks(number).collect();
-        if !chunks.iter().any(|chunk| staying.contains(&chunk.id)) {
-            continue;
-        }
+/// A pack of which something stays.
+struct OldPack {
+    keys: Arc<Keys>,
+    kind: ChunkKind,
+    bytes: Bytes,
+    directory: Directory,
+    staying: HashSet<ShortId>,
+    opener: BlockOpener,
+}
+
+impl OldPack {
+    fn open(
+        keys: Arc<Keys>,
+        repository: RepositoryId,
+        bytes: Bytes,
+        staying: HashSet<ShortId>,
+    ) -> Result<Self, String> {
+        let text = |e: backup_core::PackError| e.to_string();
+        let header_bytes = bytes.first_chunk().ok_or("it is too short")?;
+        let footer_bytes = bytes.last_chunk().ok_or("it is too short")?;
+        let header = PackHeader::decode(header_bytes).map_err(text)?;
+        let footer = PackFooter::decode(footer_bytes).map_err(text)?;
+        let len = bytes.len() as u64;
+        let place = footer.directory_range(len).map_err(text)?;
+        let sealed = bytes
+            .get(place.start as usize..place.end as usize)
+            .ok_or("it is too short")?;
+        let directory =
+            open_directory(&keys, repository, header_bytes, sealed, len).map_err(text)?;
+        Ok(Self {
+            keys,
+            kind: header.kind,
+            bytes,
+            directory,
+            staying,
+            opener: BlockOpener::new(repository).map_err(|e| e.to_string())?,
+        })
+    }
+
+    /// Opens a block and takes out what stays, every chunk checked against its id.
+    fn remains(&mut self, number: usize) -> Result<Remains, String> {
+        let chunks: Vec<_> = self.directory.block_chunks(number).collect();
+        let stays = |chunk: &&DirectoryChunk| self.staying.contains(&chunk.id);
+        let (Some(block), true) = (
+            self.directory.blocks().get(number),
+            chunks.iter().any(|chunk| stays(&chunk)),
+        ) else {
+            return Ok(Remains::Nothing);
+        };
         let start = block.offset as usize;
-        let record = bytes.slice(start..start + block.record_len as usize);
-        let plain = opener
-            .open(keys, header.kind, &record, block.plain_len)
+        let record = self.bytes.slice(start..start + block.record_len as usize);
+        let plain = self
+            .opener
+            .open(&self.keys, self.kind, &record, block.plain_len)
             .map_err(|e| format!("block at {start}: {e}"))?;
-        for chunk in &chunks {
+        let bytes_of = |chunk: &DirectoryChunk| {
             let start = chunk.offset as usize;
-            let bytes = plain.get(start..start + chunk.len as usize);
-            if bytes.is_none_or(|bytes| keys.chunk_id(header.kind, bytes).short() != chunk.id) {
+            plain.get(start..start + chunk.len as usize)
+        };
+        for chunk in &chunks {
+            let id = bytes_of(chunk).map(|bytes| self.keys.chunk_id(self.kind, bytes).short());
+            if id != Some(chunk.id) {
                 return Err(format!("it holds other bytes under chunk {}", chunk.id));
             }
         }
-        if chunks.iter().all(|chunk| staying.contains(&chunk.id)) {
-            let chunks = chunks.iter().map(|chunk| (chunk.id, chunk.len)).collect();
-            remains.whole.push((record, chunks));
-            continue;
+        let names = chunks.iter().filter(stays);
+        let names: Vec<_> = names.map(|chunk| (chunk.id, chunk.len)).collect();
+        if names.len() == chunks.len() {
+            return Ok(Remains::Whole(record, names));
         }
-        for chunk in chunks.iter().filter(|chunk| staying.contains(&chunk.id)) {
-            let start = chunk.offset as usize;
-            let bytes = plain.get(start..start + chunk.len as usize);
-            remains.plain.extend_from_slice(bytes.unwrap_or_default());
-            remains.chunks.push((chunk.id, chunk.len));
-        }
+        let parts = chunks.iter().filter(stays).filter_map(bytes_of);
+        Ok(Remains::Part(parts.collect::<Vec<_>>().concat(), names))
     }
-    Ok(remains)
 }
 
 type SealedBlock = (Vec<u8>, Vec<(ShortId, u32)>);

@@ -14,7 +14,7 @@ use crate::env::{blocking, buggify};
 use crate::gc::choose::holders;
 use crate::gc::inventory::{Inventory, ListedSession, list_cells, list_sessions};
 use crate::gc::mark::{CellFacts, Marker};
-use crate::gc::places::Places;
+use crate::gc::places::{PlaceSpace, Places};
 use crate::gc::{Collector, segments};
 use crate::repository::documents::{open, seal};
 use crate::repository::gc_log::read_plan;
@@ -206,14 +206,15 @@ impl Collector<'_> {
         Ok(found.into_iter().filter_map(id).collect())
     }
 
-    pub(crate) async fn places(&self, inventory: &Inventory) -> Result<Places, Error> {
-        Places::read(
-            self.repo,
-            inventory,
-            self.options.memory_len_max / 4,
-            self.scratch(),
-        )
-        .await
+    pub(crate) async fn places(&mut self, inventory: &Inventory) -> Result<Places, Error> {
+        let space = PlaceSpace {
+            len_max: self.options.memory_len_max / 4,
+            scratch: self.scratch(),
+            is_dry_run: self.options.dry_run,
+        };
+        let places = Places::read(self.repo, inventory, space).await?;
+        self.report.segments_written += places.segments_written;
+        Ok(places)
     }
 
     /// Deletes packs, after no segment names them; says whether all are gone.

@@ -36,7 +36,7 @@ pub(crate) async fn rewrite(
     for pack in unnamed {
         writing.take(collector.repo, pack).await?;
     }
-    for id in &inventory.segments {
+    for (id, _) in &inventory.segments {
         // Damaged ones are left for `verify` to name: their packs' directories are read instead.
         let Some(segment) = usable(read_segment(collector.repo, id).await)? else {
             continue;

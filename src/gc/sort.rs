@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -11,8 +12,9 @@ use backup_core::ShortId;
 
 use crate::{Env, Error};
 
-/// Bytes of each run that are read at once when runs are merged.
-const READ_LEN: usize = 256 << 10;
+/// Bytes of each run that are read at once when runs are merged: less of each when they are many.
+const READ_LEN_MIN: usize = 16 << 10;
+const READ_LEN_MAX: usize = 256 << 10;
 
 /// Gathers records of `N` bytes and sorts them by bytes.
 #[derive(Debug)]
@@ -77,8 +79,9 @@ impl<const N: usize> Sorter<N> {
     /// Takes a record. A full sorter must be spilled before it takes more.
     pub(crate) fn push(&mut self, record: [u8; N]) {
         if self.records.len() == self.records.capacity() {
-            // Doubling would take half as much again as is allowed.
-            let more = self.records.len().clamp(16, self.records_max.max(16));
+            // Twice as many, but never more than are allowed.
+            let left = self.records_max.saturating_sub(self.records.len());
+            let more = self.records.len().max(16).min(left).max(1);
             self.records.reserve_exact(more);
         }
         self.records.push(record);
@@ -108,11 +111,16 @@ impl<const N: usize> Sorter<N> {
         Ok(())
     }
 
-    /// Everything taken, ready to be read in order.
-    pub(crate) fn finish(mut self) -> Sorted<N> {
-        self.records.sort_unstable();
-        self.records.dedup();
-        Sorted(self)
+    /// Everything taken, ready to be read in order. If some of it is on disk, all of it is: others need the memory.
+    pub(crate) fn finish(mut self) -> Result<Sorted<N>, Error> {
+        if self.runs.is_empty() {
+            self.records.sort_unstable();
+            self.records.dedup();
+        } else {
+            self.spill()?;
+            self.records = Vec::new();
+        }
+        Ok(Sorted(self))
     }
 }
 
@@ -124,23 +132,28 @@ impl<const N: usize> Sorted<N> {
     /// Reads all records in ascending order. To be used where blocking is allowed.
     pub(crate) fn read(&self) -> Result<Merge<'_, N>, Error> {
         let Sorter { runs, records, .. } = &self.0;
+        let memory_len = self.0.records_max.saturating_mul(N);
+        let read_len = memory_len / 4 / runs.len().max(1);
+        let cursor = |(start, end): &(u64, u64)| Cursor {
+            next: *start,
+            end: *end,
+            read_len: read_len.clamp(READ_LEN_MIN, READ_LEN_MAX) / N * N,
+            buffer: Vec::new(),
+            at: 0,
+        };
         let mut merge = Merge {
-            sorted: &self.0,
-            memory: records.iter(),
-            cursors: Vec::with_capacity(runs.len()),
+            sources: Sources {
+                sorted: &self.0,
+                memory: records.iter(),
+                cursors: runs.iter().map(cursor).collect(),
+            },
             heads: BinaryHeap::with_capacity(runs.len() + 1),
             last: None,
         };
-        for (start, end) in runs {
-            merge.cursors.push(Cursor {
-                next: *start,
-                end: *end,
-                buffer: Vec::new(),
-                at: 0,
-            });
-        }
         for source in 0..=runs.len() {
-            merge.refill(source)?;
+            let first = merge.sources.next(source)?;
+            let head = first.map(|record| Reverse((record, source)));
+            merge.heads.extend(head);
         }
         Ok(merge)
     }
@@ -150,6 +163,7 @@ impl<const N: usize> Sorted<N> {
 struct Cursor {
     next: u64,
     end: u64,
+    read_len: usize,
     buffer: Vec<u8>,
     at: usize,
 }
@@ -157,19 +171,29 @@ struct Cursor {
 /// Reads several runs as one.
 #[derive(Debug)]
 pub(crate) struct Merge<'a, const N: usize> {
+    sources: Sources<'a, N>,
+    /// The next record of each source.
+    heads: BinaryHeap<Reverse<([u8; N], usize)>>,
+    last: Option<[u8; N]>,
+}
+
+/// The runs, and after them what is in memory.
+#[derive(Debug)]
+struct Sources<'a, const N: usize> {
     sorted: &'a Sorter<N>,
     memory: std::slice::Iter<'a, [u8; N]>,
     cursors: Vec<Cursor>,
-    /// The next record of each source, the memory after the runs.
-    heads: BinaryHeap<Reverse<([u8; N], usize)>>,
-    last: Option<[u8; N]>,
 }
 
 impl<const N: usize> Merge<'_, N> {
     /// The next record, each once; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<[u8; N]>, Error> {
-        while let Some(Reverse((record, source))) = self.heads.pop() {
-            self.refill(source)?;
+        while let Some(mut head) = self.heads.peek_mut() {
+            let Reverse((record, source)) = *head;
+            match self.sources.next(source)? {
+                Some(next) => *head = Reverse((next, source)),
+                None => drop(PeekMut::pop(head)),
+            }
             if self.last != Some(record) {
                 self.last = Some(record);
                 return Ok(Some(record));
@@ -177,16 +201,14 @@ impl<const N: usize> Merge<'_, N> {
         }
         Ok(None)
     }
+}
 
-    fn refill(&mut self, source: usize) -> Result<(), Error> {
-        let record = match self.cursors.get_mut(source) {
-            Some(cursor) => cursor.next(self.sorted)?,
-            None => self.memory.next().copied(),
-        };
-        if let Some(record) = record {
-            self.heads.push(Reverse((record, source)));
+impl<const N: usize> Sources<'_, N> {
+    fn next(&mut self, source: usize) -> Result<Option<[u8; N]>, Error> {
+        match self.cursors.get_mut(source) {
+            Some(cursor) => cursor.next(self.sorted),
+            None => Ok(self.memory.next().copied()),
         }
-        Ok(())
     }
 }
 
@@ -197,7 +219,7 @@ impl Cursor {
             if left == 0 {
                 return Ok(None);
             }
-            self.buffer.resize((READ_LEN / N * N).min(left), 0);
+            self.buffer.resize(self.read_len.min(left), 0);
             self.at = 0;
             if let Some(file) = &sorted.file {
                 let directory = sorted.scratch.directory.clone().unwrap_or_default();
@@ -239,4 +261,94 @@ pub(crate) fn read_place(record: &PlaceRecord) -> (RefRecord, u32, u32) {
     pack.copy_from_slice(&record[16..20]);
     len.copy_from_slice(&record[20..]);
     (id, u32::from_be_bytes(pack), u32::from_be_bytes(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scratch(directory: Option<&Path>) -> Scratch {
+        Scratch {
+            directory: directory.map(Path::to_owned),
+            env: Env::default(),
+        }
+    }
+
+    fn all<const N: usize>(sorted: &Sorted<N>) -> Vec<[u8; N]> {
+        let mut merge = sorted.read().unwrap();
+        std::iter::from_fn(|| merge.next().unwrap()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_in_order_and_each_once(
+            numbers in vec(0_u16..2000, 0..3000),
+            len_max in 0_usize..8192,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let mut sorter = Sorter::new(len_max, scratch(Some(directory.path())));
+            let mut wanted = BTreeSet::new();
+            for number in numbers {
+                // The last bytes count too.
+                let record = place_record(&ShortId::from_bytes([(number >> 8) as u8; 16]), 7, number.into());
+                wanted.insert(record);
+                sorter.push(record);
+                if sorter.is_full() {
+                    sorter.spill().unwrap();
+                }
+                prop_assert!(sorter.records.capacity() <= sorter.records_max.max(16));
+            }
+            let sorted = sorter.finish().unwrap();
+            let wanted: Vec<_> = wanted.into_iter().collect();
+            prop_assert_eq!(&all(&sorted), &wanted);
+            prop_assert_eq!(&all(&sorted), &wanted);
+            // Nothing is left behind, whatever happens to the process.
+            prop_assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn runs_longer_than_a_read_are_read_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sorter = Sorter::<16>::new(2 << 20, scratch(Some(directory.path())));
+        let record = |number: u32| {
+            let mut record = [0; 16];
+            record[..4].copy_from_slice(&number.wrapping_mul(2_654_435_761).to_be_bytes());
+            record
+        };
+        for number in 0..400_000 {
+            sorter.push(record(number));
+            if sorter.is_full() {
+                sorter.spill().unwrap();
+            }
+        }
+        assert_eq!(sorter.runs.len(), 3);
+        let mut wanted: Vec<_> = (0..400_000).map(record).collect();
+        wanted.sort_unstable();
+        assert!(all(&sorter.finish().unwrap()) == wanted);
+    }
+
+    #[test]
+    fn without_a_directory_what_does_not_fit_is_an_error() {
+        let mut sorter = Sorter::<16>::new(0, scratch(None));
+        sorter.push([1; 16]);
+        assert!(matches!(
+            sorter.spill(),
+            Err(Error::BadOption {
+                option: "scratch",
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_place_is_read_as_it_was_written() {
+        let record = place_record(&ShortId::from_bytes([5; 16]), 1 << 31, 77);
+        assert_eq!(read_place(&record), ([5; 16], 1 << 31, 77));
+    }
 }
