@@ -118,7 +118,11 @@ impl Collector<'_> {
             })
             .buffered(AHEAD);
         while let Some(read) = fetched.next().await {
-            let (kind, pack, staying, bytes) = read?;
+            let (kind, pack, staying, bytes) = match read {
+                // Another collector packed it anew, and was first.
+                Err(error) if error.is_not_found() => continue,
+                other => other?,
+            };
             match new.take(kind, &bytes, staying).await {
                 Ok(()) => self.report.packs_repacked += 1,
                 // It stays as it is; what of it was copied before is a copy more.
