@@ -9,7 +9,7 @@ use backup_manifest::{
 
 use crate::env::{blocking, buggify};
 use crate::gc::Collector;
-use crate::gc::choose::Choice;
+use crate::gc::choose::{Choice, Facts};
 use crate::gc::drops::Drops;
 use crate::gc::inventory::{Inventory, list_sessions};
 use crate::gc::mark::{CellFacts, Marker};
@@ -123,14 +123,14 @@ impl Collector<'_> {
         let places = self.places(&inventory).await?;
         let is_empty = live.is_empty();
         let refs = marker.mark(&places.lists, live).await?;
-        let damaged: Vec<bool> = inventory
-            .packs
-            .iter()
-            .map(|pack| inventory.damaged.contains(&pack.id))
-            .collect();
+        let facts = inventory.packs.iter().map(|pack| Facts {
+            is_damaged: inventory.damaged.contains(&pack.id),
+            modified: pack.modified,
+        });
+        let facts: Vec<Facts> = facts.collect();
         let sorted = places.sorted;
         let (choice, sorted, refs) = blocking(move || {
-            let choice = Choice::make(&sorted, &refs, &damaged);
+            let choice = Choice::make(&sorted, &refs, &facts);
             choice.map(|choice| (choice, sorted, refs))
         })
         .await??;

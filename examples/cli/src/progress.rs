@@ -39,6 +39,7 @@ struct Counts {
     total: AtomicU64,
     items: AtomicU64,
     stored: AtomicU64,
+    sessions: AtomicU64,
     deleted: AtomicU64,
     freed: AtomicU64,
     /// What a verb of several steps is at.
@@ -71,6 +72,11 @@ impl Progress {
     /// How long the verb has been at work.
     pub(crate) fn elapsed(&self) -> Duration {
         self.since.elapsed()
+    }
+
+    /// How many sessions were opened.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.counts.sessions.load(Ordering::Relaxed)
     }
 
     /// All items that were skipped, however many.
@@ -119,6 +125,9 @@ impl Observer for Progress {
                     bar.set_length(*bytes);
                     bar.set_style(style(BAR_WITH_LENGTH, self.verb, counts.clone()));
                 }
+            }
+            Event::SessionOpened { .. } => {
+                counts.sessions.fetch_add(1, Ordering::Relaxed);
             }
             Event::ItemFinished { .. } => {
                 counts.items.fetch_add(1, Ordering::Relaxed);

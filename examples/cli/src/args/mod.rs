@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(crate) use crate::args::copy::{CopyArguments, Variables};
 pub(crate) use crate::args::parse::{ByteSpan, Span};
-use crate::args::parse::{parse_range, parse_size};
+use crate::args::parse::{parse_pause, parse_range, parse_size};
 pub(crate) use crate::args::upkeep::{ForgetArguments, GcArguments, KeepArguments, NamesArguments};
 use crate::s3::S3Arguments;
 
@@ -153,6 +153,9 @@ pub(crate) struct BackupArguments {
     /// Memory for buffers, blocks and packs [default: 256M].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory: Option<u64>,
+    /// Show a running `gc` so often that this lives, and answer it: it may have to wait that long. TIME is 30s or 1min.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_pause)]
+    pub(crate) beat: Span,
     /// The name of this machine [default: as the system says].
     #[arg(long)]
     pub(crate) host: Option<String>,

@@ -41,6 +41,15 @@ impl fmt::Display for Span {
     }
 }
 
+/// How long to wait between two requests: not so short that a store has nothing else to do.
+pub(super) fn parse_pause(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    if span.time < Duration::from_secs(1) {
+        return Err("it must be a second at least".into());
+    }
+    Ok(span)
+}
+
 /// `4096`, `64K`, `1.5GiB` is not: whole numbers with K, M, G or T, which are powers of 1024.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
@@ -78,7 +87,7 @@ pub(super) fn parse_range(text: &str) -> Result<ByteSpan, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ByteSpan, Span, parse_range, parse_size};
+    use super::{ByteSpan, Span, parse_pause, parse_range, parse_size};
 
     #[test]
     fn sizes_and_ranges() {
@@ -123,5 +132,11 @@ mod tests {
         for wrong in ["15m", "1", "", "-1d", "1h1d"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn pauses_are_no_shorter_than_a_second() {
+        assert!(parse_pause("1s").is_ok());
+        assert!(parse_pause("0s").is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{SNAPSHOT, Span, parse_size};
+use super::{SNAPSHOT, Span, parse_pause, parse_size};
 
 pub(super) const FORGET_NOTES: &str = "\
 A policy looks at each source by itself and keeps whatever one of its rules keeps; hours, days and so on without a snapshot are not \
@@ -121,6 +121,9 @@ pub(crate) struct GcArguments {
     /// in another session and stores again what it relied on.
     #[arg(long, value_name = "TIME", default_value = "15min")]
     pub(crate) lease: Span,
+    /// Look so often whether a session that is waited for has answered.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_pause)]
+    pub(crate) poll: Span,
     /// Pack anew what is needed of a pack of which at least so much is not needed.
     #[arg(long, value_name = "1..100", default_value_t = 25, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub(crate) repack_dead_percent: u8,

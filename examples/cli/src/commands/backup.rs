@@ -22,6 +22,15 @@ enum Kind {
     Stream,
 }
 
+/// One snapshot that was made.
+#[derive(Debug)]
+struct Made {
+    report: BackupReport,
+    /// Sessions that it took: more than one when a collector gave one up.
+    sessions: u64,
+    time: Duration,
+}
+
 /// One snapshot to be made.
 #[derive(Debug)]
 struct Job {
@@ -67,11 +76,11 @@ pub(crate) async fn run(
             Kind::Stream => Source::stream(std::io::stdin()),
         };
         match back_up(ui, &repo, (&job, source), &options).await {
-            Ok((report, seconds)) => {
-                is_complete &= report.is_complete();
-                documents.push(document(&job, &report, seconds));
+            Ok(made) => {
+                is_complete &= made.report.is_complete();
+                documents.push(document(&job, &made));
                 if !ui.json {
-                    ui.text(&summary(&job, &report, seconds))?;
+                    ui.text(&summary(&job, &made))?;
                 }
             }
             Err(failure) => {
@@ -92,10 +101,14 @@ async fn back_up(
     repo: &Repository,
     (job, source): (&Job, Source),
     options: &BackupOptions,
-) -> Result<(BackupReport, Duration), Failure> {
+) -> Result<Made, Failure> {
     let progress = Progress::start(ui, "backup");
     let report = backup(repo, &job.name, source, options, &progress).await?;
-    Ok((report, progress.elapsed()))
+    Ok(Made {
+        report,
+        sessions: progress.sessions(),
+        time: progress.elapsed(),
+    })
 }
 
 fn options(arguments: &BackupArguments, host: String) -> BackupOptions {
@@ -104,6 +117,7 @@ fn options(arguments: &BackupArguments, host: String) -> BackupOptions {
     options.ignore_previous = arguments.force;
     options.tags = arguments.tag.clone();
     options.host = host;
+    options.beat = arguments.beat.time;
     options.program = concat!("backup-cli ", env!("CARGO_PKG_VERSION")).into();
     if let Some(memory) = arguments.memory {
         options.memory_len_max = usize::try_from(memory).unwrap_or(usize::MAX);
@@ -200,7 +214,8 @@ pub(crate) fn host_name() -> String {
         .into_owned()
 }
 
-fn document(job: &Job, report: &BackupReport, time: Duration) -> Value {
+fn document(job: &Job, made: &Made) -> Value {
+    let report = &made.report;
     json!({
         "snapshot": report.snapshot,
         "name": job.name,
@@ -217,14 +232,16 @@ fn document(job: &Job, report: &BackupReport, time: Duration) -> Value {
         "chunks_new": report.chunks_new,
         "packs_stored": report.packs_stored,
         "bytes_stored": report.bytes_stored,
-        "seconds": time.as_secs_f64(),
+        "sessions": made.sessions,
+        "seconds": made.time.as_secs_f64(),
         "complete": report.is_complete(),
         "skipped_count": report.skipped_count,
         "skipped": super::skipped_json(&report.skipped),
     })
 }
 
-fn summary(job: &Job, report: &BackupReport, time: Duration) -> String {
+fn summary(job: &Job, made: &Made) -> String {
+    let report = &made.report;
     let mut text = format!(
         "snapshot {} of {}\n",
         text::short(&report.snapshot),
@@ -238,7 +255,7 @@ fn summary(job: &Job, report: &BackupReport, time: Duration) -> String {
         text::bytes(report.bytes_read),
         text::bytes(report.bytes_new),
         text::bytes(report.bytes_stored),
-        text::seconds(time),
+        text::seconds(made.time),
     ));
     if !report.is_complete() {
         let skipped = text::counted(report.skipped_count, "item");

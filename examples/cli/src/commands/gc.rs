@@ -49,6 +49,7 @@ fn options(arguments: &GcArguments) -> GcOptions {
     options.pack_age_min = arguments.pack_age_min.time;
     options.undelete_window = arguments.undelete_window.time;
     options.lease = arguments.lease.time;
+    options.poll = arguments.poll.time;
     options.repack_dead_percent_min = arguments.repack_dead_percent;
     options.repack_len_max = match arguments.no_repack {
         true => 0,

@@ -12,6 +12,7 @@ fn wrong_usage_is_status_2() {
     wrong(&["backup", "a", "b", "--name", "n"]);
     wrong(&["backup", ".", "--zstd-level", "23"]);
     wrong(&["backup", ".", "--memory", "much"]);
+    wrong(&["backup", ".", "--beat", "0s"]);
     wrong(&["verify", "--data", "--sample", "3"]);
     wrong(&["snapshots", "--key-file", "k", "--passphrase-file", "p"]);
     wrong(&["restore", "latest", "x", "--range", "9..1"]);
