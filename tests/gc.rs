@@ -387,7 +387,8 @@ async fn of_two_copies_the_one_in_a_damaged_pack_goes() {
     let first = store(&repo, "a", noise(1 << 20, 1)).await;
     let damaged = names(&memory, "packs/").await;
     for pack in &damaged {
-        let mark = key(&pack.as_str().replace("packs/", "damaged/"));
+        let id = pack.as_str().rsplit('/').next().unwrap();
+        let mark = key(&format!("damaged/{id}"));
         let empty = backup::backup_backend::Bytes::new();
         memory.put(&mark, empty, PutMode::Create).await.unwrap();
     }
