@@ -13,8 +13,9 @@ mod common;
 
 use std::fmt;
 use std::future::Future;
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
 use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime};
 
 use backup::backup_backend::{
@@ -22,8 +23,8 @@ use backup::backup_backend::{
     ObjectMeta, PutMode, StorageBackend, async_trait,
 };
 use backup::{
-    BackupOptions, Forget, ForgetOptions, GcOptions, Repository, RestoreOptions, SessionId, Source,
-    backup, forget, gc, unforget,
+    BackupOptions, Forget, ForgetOptions, GcOptions, Repository, RestoreOptions, SessionId,
+    SnapshotFilter, Source, backup, forget, gc, snapshots, unforget,
 };
 use common::data::noise;
 use common::{assert_sound, bytes_of, create, open};
@@ -110,12 +111,20 @@ fn memory() -> Memory {
 }
 
 async fn store(repo: &Repository, name: &str, content: &[u8]) -> SessionId {
+    store_stream(repo, name, Cursor::new(content.to_vec())).await
+}
+
+async fn store_stream(
+    repo: &Repository,
+    name: &str,
+    stream: impl Read + Send + 'static,
+) -> SessionId {
     let mut options = BackupOptions::default();
     options.pack_len = 1 << 20;
     options.block_len = 32 << 10;
     options.memory_len_max = 32 << 20;
-    let source = Source::stream(Cursor::new(content.to_vec()));
-    backup(repo, name, source, &options, &())
+    options.beat = Duration::from_millis(20);
+    backup(repo, name, Source::stream(stream), &options, &())
         .await
         .unwrap()
         .snapshot
@@ -170,10 +179,119 @@ async fn the_first_final_list_counts() {
     };
     let collector = Meanwhile::open(&memory, |key| key.ends_with("final"), help).await;
     gc(&collector, &at_once(), &()).await.unwrap();
-    for manifest in backup::snapshots(&repo, &Default::default()).await.unwrap() {
+    for manifest in snapshots(&repo, &SnapshotFilter::default()).await.unwrap() {
         if manifest.source == "c" {
             assert!(content(&repo, &manifest.session).await == bytes);
         }
     }
+    assert_sound(&repo).await;
+}
+
+/// Its writer has not been seen before the round began; it finds what the round left.
+#[tokio::test]
+async fn a_session_reads_what_there_is_after_it_is_announced() {
+    let bytes = noise(600 << 10, 1);
+    let (memory, repo, _) = with_garbage(&bytes).await;
+    let other = open(memory.clone()).await;
+    let collect = move || {
+        elsewhere(async move {
+            let report = gc(&other, &at_once(), &()).await.unwrap();
+            assert!(report.packs_deleted > 0, "{report:?}");
+        });
+    };
+    let writer = Meanwhile::open(&memory, |key| key.ends_with("/open"), collect).await;
+    let made = store(&writer, "b", &bytes).await;
+    assert!(content(&repo, &made).await == bytes);
+    assert_sound(&repo).await;
+}
+
+/// What it found and what it has stored, no snapshot needs when a collector comes.
+#[tokio::test]
+async fn what_a_session_relies_on_and_made_is_claimed() {
+    let garbage = noise(600 << 10, 1);
+    let (memory, repo, _) = with_garbage(&garbage).await;
+    let other = open(memory.clone()).await;
+    let collect = move || {
+        // The packs after the first are stored by then.
+        std::thread::sleep(Duration::from_millis(300));
+        elsewhere(async move {
+            let report = gc(&other, &at_once(), &()).await.unwrap();
+            assert!(report.packs_rescued > 1, "{report:?}");
+        });
+    };
+    let writer = Meanwhile::open(&memory, |key| key.starts_with("packs/"), collect).await;
+    let bytes = [garbage, noise(4 << 20, 2)].concat();
+    let made = store(&writer, "b", &bytes).await;
+    assert!(content(&repo, &made).await == bytes);
+    assert_sound(&repo).await;
+}
+
+/// One that is announced just before the plan is there does not know it and is waited for.
+#[tokio::test]
+async fn a_session_that_begins_just_before_a_plan_is_waited_for() {
+    let bytes = noise(600 << 10, 1);
+    let (memory, repo, _) = with_garbage(&bytes).await;
+    let (stores, has_begun) = channel();
+    let (collected, may_go_on) = channel();
+    let content_too = [bytes, noise(1 << 20, 2)].concat();
+    let (place, all) = (memory.clone(), content_too.clone());
+    let begin = move || {
+        let wait = move || {
+            stores.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        };
+        let run = async move {
+            let writer = Meanwhile::open(&place, |key| key.starts_with("packs/"), wait).await;
+            store(&writer, "b", &all).await;
+        };
+        std::thread::spawn(|| elsewhere(run));
+        has_begun.recv().unwrap();
+    };
+    let collector = Meanwhile::open(&memory, |key| key.ends_with("/plan"), begin).await;
+    let report = gc(&collector, &at_once(), &()).await.unwrap();
+    assert!(report.sessions_awaited > 0, "{report:?}");
+    collected.send(()).unwrap();
+    let mut made = None;
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let all = snapshots(&repo, &SnapshotFilter::default()).await.unwrap();
+        made = all.into_iter().find(|manifest| manifest.source == "b");
+        if made.is_some() {
+            break;
+        }
+    }
+    let made = made.unwrap().session;
+    assert!(content(&repo, &made).await == content_too);
+    assert_sound(&repo).await;
+}
+
+/// Something that happens when a source has been read so far.
+struct Then<F>(Option<F>);
+
+impl<F: FnOnce()> Read for Then<F> {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        if let Some(what) = self.0.take() {
+            what();
+        }
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn nothing_comes_to_rely_on_what_a_plan_has_condemned() {
+    let garbage = noise(6 << 20, 1);
+    let (memory, repo, _) = with_garbage(&garbage).await;
+    let other = open(memory.clone()).await;
+    let collect = move || {
+        elsewhere(async move {
+            let report = gc(&other, &at_once(), &()).await.unwrap();
+            assert!(report.packs_deleted > 1, "{report:?}");
+        });
+    };
+    let first = noise(600 << 10, 2);
+    let stream = Cursor::new(first.clone()).chain(Then(Some(collect)));
+    let stream = stream.chain(Cursor::new(garbage.clone()));
+    let made = store_stream(&repo, "b", stream).await;
+    assert!(content(&repo, &made).await == [first, garbage].concat());
     assert_sound(&repo).await;
 }
