@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use backup::backup_backend::{
     BackendError, ByteRange, Bytes, Capabilities, DeleteResult, KeyPrefix, Memory, ObjectKey,
-    ObjectMeta, PutMode, StorageBackend, async_trait,
+    ObjectMeta, PutMode, StorageBackend, StorageBackendExt, async_trait,
 };
 use backup::{
     BackupOptions, Forget, ForgetOptions, GcOptions, Repository, RestoreOptions, SessionId,
@@ -294,4 +294,56 @@ async fn nothing_comes_to_rely_on_what_a_plan_has_condemned() {
     let made = store_stream(&repo, "b", stream).await;
     assert!(content(&repo, &made).await == [first, garbage].concat());
     assert_sound(&repo).await;
+}
+
+/// The ids of all packs but these.
+async fn packs_but(memory: &Memory, known: &[String]) -> Vec<String> {
+    let prefix = KeyPrefix::parse("packs/").unwrap();
+    let objects = memory.list_all(&prefix).await.unwrap().into_iter();
+    let ids = objects.filter_map(|object| Some(object.key.as_str().rsplit_once('/')?.1.to_owned()));
+    ids.filter(|id| !known.contains(id)).collect()
+}
+
+fn marks_of(packs: &[String]) -> Vec<ObjectKey> {
+    let mark = |id: &String| ObjectKey::parse(format!("damaged/{id}")).unwrap();
+    packs.iter().map(mark).collect()
+}
+
+async fn set_aside(memory: &Memory, packs: &[String]) {
+    for mark in marks_of(packs) {
+        let put = memory.put(&mark, Bytes::new(), PutMode::Create);
+        put.await.unwrap();
+    }
+}
+
+/// Of two copies one collector chose to keep the one, and another collector, meanwhile, the other.
+#[tokio::test]
+async fn two_collectors_do_not_delete_one_copy_each() {
+    for keep_old in [false, true] {
+        let (memory, repo, _) = with_garbage(&noise(600 << 10, 1)).await;
+        let bytes = noise(300 << 10, 3);
+        let known = packs_but(&memory, &[]).await;
+        let one = store(&repo, "b", &bytes).await;
+        let old = packs_but(&memory, &known).await;
+        set_aside(&memory, &old).await;
+        let two = store(&repo, "c", &bytes).await;
+        let new = packs_but(&memory, &[known, old.clone()].concat()).await;
+        assert_eq!(old.len(), new.len());
+        memory.delete(&marks_of(&old)).await.unwrap();
+        let (other, place) = (open(memory.clone()).await, memory.clone());
+        let collect = move || {
+            elsewhere(async move {
+                set_aside(&place, if keep_old { &new } else { &old }).await;
+                let report = gc(&other, &at_once(), &()).await.unwrap();
+                assert!(report.packs_deleted > 1, "{report:?}");
+            });
+        };
+        // All is marked by then, and no plan is there.
+        let collector = Meanwhile::open(&memory, |key| key.starts_with("retired/"), collect).await;
+        gc(&collector, &at_once(), &()).await.unwrap();
+        for id in [one, two] {
+            assert!(content(&repo, &id).await == bytes);
+        }
+        assert_sound(&repo).await;
+    }
 }
