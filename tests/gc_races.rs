@@ -211,12 +211,15 @@ async fn what_a_session_relies_on_and_made_is_claimed() {
     let garbage = noise(600 << 10, 1);
     let (memory, repo, _) = with_garbage(&garbage).await;
     let other = open(memory.clone()).await;
+    let (known, place) = (packs_but(&memory, &[]).await, memory.clone());
     let collect = move || {
-        // The packs after the first are stored by then.
-        std::thread::sleep(Duration::from_millis(300));
         elsewhere(async move {
+            // The first pack is held up, those after it are not.
+            while packs_but(&place, &known).await.len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             let report = gc(&other, &at_once(), &()).await.unwrap();
-            assert!(report.packs_rescued > 1, "{report:?}");
+            assert!(report.packs_rescued > 2, "{report:?}");
         });
     };
     let writer = Meanwhile::open(&memory, |key| key.starts_with("packs/"), collect).await;
