@@ -24,12 +24,12 @@ use backup::backup_backend::{
     Counting, KeyPrefix, Memory, ObjectKey, PutMode, StorageBackend, StorageBackendExt,
 };
 use backup::{
-    BackupOptions, Error, Forget, ForgetOptions, GcOptions, GcReport, Repository, RestoreOptions,
-    RetentionPolicy, RetentionRules, SessionId, SnapshotFilter, Source, Verdict, backup, decisions,
-    forget, gc, hold, release, snapshots, unforget,
+    BackupOptions, ChunkerParams, CreateOptions, Error, Forget, ForgetOptions, GcOptions, GcReport,
+    Repository, RestoreOptions, RetentionPolicy, RetentionRules, SessionId, SnapshotFilter, Source,
+    Verdict, backup, decisions, forget, gc, hold, release, snapshots, unforget,
 };
 use common::data::noise;
-use common::{assert_sound, bytes_of, create, objects, open, under};
+use common::{assert_sound, bytes_of, create, create_with, objects, open, under};
 
 /// A store's clock, in seconds since some day in 2026.
 #[derive(Debug, Clone, Default)]
@@ -199,6 +199,34 @@ async fn packs_that_are_mostly_garbage_are_packed_anew() {
     assert!(report.packs_repacked > 0, "{report:?}");
     let after = under(&objects(&repo).await, "packs/").1;
     assert!(after < 1400 << 10, "{after} of {before} bytes are left");
+    assert_eq!(content(&repo, &second).await, new);
+    assert_sound(&repo).await;
+    let again = collect(&repo, &options).await;
+    assert_eq!((again.packs_repacked, again.packs_deleted), (0, 0));
+}
+
+/// Else the old pack would have to stay for what was left behind, and be packed anew for ever.
+#[tokio::test]
+async fn all_that_stays_of_a_block_is_packed_anew() {
+    let mut small = CreateOptions::default();
+    small.chunker = ChunkerParams::new(1 << 10, 4 << 10, 16 << 10).unwrap();
+    let repo = create_with(Day::default().store(), small).await;
+    let old = noise(3 << 20, 1);
+    // Several chunks of each block of the old snapshot are in the new one as well.
+    let new: Vec<u8> = old
+        .chunks(128 << 10)
+        .flat_map(|c| &c[..48 << 10])
+        .copied()
+        .collect();
+    let first = store(&repo, "a", old).await;
+    let second = store(&repo, "a", new.clone()).await;
+    forget_these(&repo, &[first]).await;
+    let mut options = at_once();
+    options.repack_len_max = 1 << 30;
+    let report = collect(&repo, &options).await;
+    assert!(report.packs_repacked > 0, "{report:?}");
+    let after = under(&objects(&repo).await, "packs/").1;
+    assert!(after < 1600 << 10, "{after} bytes are left: {report:?}");
     assert_eq!(content(&repo, &second).await, new);
     assert_sound(&repo).await;
     let again = collect(&repo, &options).await;
