@@ -19,8 +19,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use backup::backup_backend::{
-    BackendError, ByteRange, Bytes, Capabilities, DeleteResult, KeyPrefix, Memory, ObjectKey,
-    ObjectMeta, PutMode, StorageBackend, StorageBackendExt, async_trait,
+    BackendError, ByteRange, Bytes, Capabilities, DeleteResult, ErrorKind, KeyPrefix, Memory,
+    ObjectKey, ObjectMeta, PutMode, StorageBackend, StorageBackendExt, async_trait,
 };
 use backup::{
     BackupOptions, Error, Forget, ForgetOptions, GcOptions, Repository, RestoreOptions, SessionId,
@@ -38,6 +38,8 @@ struct Lying {
     inner: Memory,
     /// `None` until the repository is open: a lie about its keys would end it there.
     lie: Arc<OnceLock<Box<Lie>>>,
+    /// Refuses to delete packs.
+    keeps_packs: bool,
 }
 
 impl Lying {
@@ -51,6 +53,7 @@ impl Lying {
         let repo = open(Self {
             inner,
             lie: told.clone(),
+            keeps_packs: false,
         })
         .await;
         drop(told.set(Box::new(lie) as Box<Lie>));
@@ -91,7 +94,18 @@ impl StorageBackend for Lying {
         filled.boxed()
     }
     async fn delete(&self, keys: &[ObjectKey]) -> Result<Vec<DeleteResult>, BackendError> {
-        self.inner.delete(keys).await
+        let mut results = Vec::new();
+        for key in keys {
+            let is_kept = self.keeps_packs && key.as_str().starts_with("packs/");
+            results.push(match is_kept {
+                true => {
+                    let kind = ErrorKind::PermissionDenied;
+                    Err(BackendError::new(kind, "delete", key.as_str()))
+                }
+                false => self.inner.delete_one(key).await,
+            });
+        }
+        Ok(results)
     }
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
@@ -296,4 +310,32 @@ async fn one_unreadable_pack_makes_no_other_pack_go() {
         memory.put(key, sound, PutMode::Overwrite).await.unwrap();
         check(&memory, &kept).await;
     }
+}
+
+#[tokio::test]
+async fn a_round_is_not_done_while_a_pack_cannot_be_deleted() {
+    let (memory, kept) = full_store().await;
+    let done = |keys: &[ObjectKey]| {
+        keys.iter()
+            .filter(|key| key.as_str().ends_with("done"))
+            .count()
+    };
+    let before = keys(&memory, "gc/").await;
+    let repo = open(Lying {
+        inner: memory.clone(),
+        lie: Arc::default(),
+        keeps_packs: true,
+    })
+    .await;
+    let report = gc(&repo, &at_once(), &()).await.unwrap();
+    assert!(!report.undeletable.is_empty());
+    assert_eq!((report.packs_deleted, report.is_complete()), (0, false));
+    let after = keys(&memory, "gc/").await;
+    assert!(after.len() > before.len());
+    assert_eq!(done(&after), done(&before), "{after:?}");
+
+    let repo = open(memory.clone()).await;
+    let report = gc(&repo, &at_once(), &()).await.unwrap();
+    assert!(report.is_complete() && report.packs_deleted > 0);
+    check(&memory, &kept).await;
 }

@@ -19,18 +19,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use backup::backup_backend::testing::{FaultPoint, Faulty};
+use backup::backup_backend::testing::{Call, FaultPoint, Faulty, Operation};
 use backup::backup_backend::{
     BackendError, ByteRange, Bytes, Capabilities, Counting, DeleteResult, KeyPrefix, Memory,
     ObjectKey, ObjectMeta, PutMode, StorageBackend, StorageBackendExt, async_trait,
 };
 use backup::{
-    BackupOptions, Error, Forget, ForgetOptions, GcOptions, GcReport, Repository, RestoreOptions,
-    RetentionPolicy, RetentionRules, SessionId, SnapshotFilter, Source, Verdict, backup, decisions,
-    forget, gc, hold, release, snapshots, unforget,
+    BackupOptions, ChunkerParams, CreateOptions, Error, Forget, ForgetOptions, GcOptions, GcReport,
+    Repository, RestoreOptions, RetentionPolicy, RetentionRules, SessionId, SnapshotFilter, Source,
+    Verdict, backup, decisions, forget, gc, hold, release, snapshots, unforget,
 };
 use common::data::noise;
-use common::{assert_sound, bytes_of, create, objects, open, under};
+use common::{assert_sound, bytes_of, create, create_with, objects, open, under};
 use futures::stream::BoxStream;
 
 /// A store's clock, in seconds since some day in 2026.
@@ -207,6 +207,34 @@ async fn packs_that_are_mostly_garbage_are_packed_anew() {
     assert_eq!((again.packs_repacked, again.packs_deleted), (0, 0));
 }
 
+/// Else the old pack would have to stay for what was left behind, and be packed anew for ever.
+#[tokio::test]
+async fn all_that_stays_of_a_block_is_packed_anew() {
+    let mut small = CreateOptions::default();
+    small.chunker = ChunkerParams::new(1 << 10, 4 << 10, 16 << 10).unwrap();
+    let repo = create_with(Day::default().store(), small).await;
+    let old = noise(3 << 20, 1);
+    // Several chunks of each block of the old snapshot are in the new one as well.
+    let new: Vec<u8> = old
+        .chunks(128 << 10)
+        .flat_map(|c| &c[..48 << 10])
+        .copied()
+        .collect();
+    let first = store(&repo, "a", old).await;
+    let second = store(&repo, "a", new.clone()).await;
+    forget_these(&repo, &[first]).await;
+    let mut options = at_once();
+    options.repack_len_max = 1 << 30;
+    let report = collect(&repo, &options).await;
+    assert!(report.packs_repacked > 0, "{report:?}");
+    let after = under(&objects(&repo).await, "packs/").1;
+    assert!(after < 1600 << 10, "{after} bytes are left: {report:?}");
+    assert_eq!(content(&repo, &second).await, new);
+    assert_sound(&repo).await;
+    let again = collect(&repo, &options).await;
+    assert_eq!((again.packs_repacked, again.packs_deleted), (0, 0));
+}
+
 fn by_policy(policy: RetentionPolicy) -> Forget {
     let mut rules = RetentionRules::default();
     rules.default = policy;
@@ -250,6 +278,24 @@ async fn a_policy_keeps_what_it_says_and_the_last_complete_one_stays() {
         Err(Error::TooMuch { percent: 50, .. })
     ));
     assert_eq!(ids(&repo).await, made[3..]);
+}
+
+/// The makers' clocks say that all of them were made at once.
+#[tokio::test]
+async fn a_policy_goes_by_the_times_of_the_store() {
+    let day = Day::default();
+    let repo = create(day.store()).await;
+    let mut made = Vec::new();
+    for n in 0..4 {
+        made.push(store(&repo, "a", noise(10 << 10, n)).await);
+        day.pass(1);
+    }
+    let mut policy = RetentionPolicy::default();
+    policy.daily = 3;
+    let report = forget(&repo, &by_policy(policy), &ForgetOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(report.forgotten, made[..1]);
 }
 
 #[tokio::test]
@@ -362,6 +408,67 @@ async fn a_run_with_nothing_to_do_asks_little() {
     assert_eq!((report.snapshots, report.packs_deleted), (1010, 0));
     let ten = calls(&counting) - before;
     assert!(ten < 40 + 10 * 4, "{ten} requests: {:?}", counting.counts());
+}
+
+/// It is a local file: what others write into it decides nothing.
+#[tokio::test]
+async fn a_cache_of_marks_that_was_changed_is_not_believed() {
+    let repo = create(Day::default().store()).await;
+    store(&repo, "a", noise(300 << 10, 1)).await;
+    let cache = tempfile::tempdir().unwrap();
+    let mut options = at_once();
+    options.cache = Some(cache.path().into());
+    collect(&repo, &options).await;
+    let path = cache.path().join(format!("{}.marks", repo.id()));
+    let mut bytes = std::fs::read(&path).unwrap();
+    // In the last id that the last page refers to; after it come the end mark and the hash.
+    let at = bytes.len() - 34;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    collect(&repo, &options).await;
+}
+
+#[tokio::test]
+async fn of_two_copies_the_one_in_a_damaged_pack_goes() {
+    let memory = Day::default().store();
+    let repo = create(memory.clone()).await;
+    let first = store(&repo, "a", noise(1 << 20, 1)).await;
+    let damaged = names(&memory, "packs/").await;
+    for pack in &damaged {
+        let id = pack.as_str().rsplit('/').next().unwrap();
+        let mark = key(&format!("damaged/{id}"));
+        let empty = backup::backup_backend::Bytes::new();
+        memory.put(&mark, empty, PutMode::Create).await.unwrap();
+    }
+    // Nothing relies on them any more, so all is stored anew.
+    let second = store(&repo, "a", noise(1 << 20, 1)).await;
+    collect(&repo, &at_once()).await;
+    let left = names(&memory, "packs/").await;
+    assert!(damaged.iter().all(|pack| !left.contains(pack)), "{left:?}");
+    for id in [first, second] {
+        assert_eq!(content(&repo, &id).await, noise(1 << 20, 1));
+    }
+}
+
+/// Else each session would read the directories of all packs itself.
+#[tokio::test]
+async fn segments_written_anew_name_all_packs_that_stay() {
+    let memory = Day::default().store();
+    let repo = create(memory.clone()).await;
+    let first = store(&repo, "a", noise(3 << 20, 1)).await;
+    let kept = [noise(100 << 10, 1), noise(3 << 20, 2)].concat();
+    store(&repo, "a", kept).await;
+    forget_these(&repo, &[first]).await;
+    let cache = tempfile::tempdir().unwrap();
+    let mut options = at_once();
+    options.cache = Some(cache.path().into());
+    let report = collect(&repo, &options).await;
+    assert!(report.segments_written > 0, "{report:?}");
+    let watched = Faulty::new(memory);
+    options.dry_run = true;
+    collect(&open(watched.clone()).await, &options).await;
+    let read = |call: &Call| call.operation == Operation::Get && call.key.starts_with("packs/");
+    assert!(!watched.calls().iter().any(read), "{:?}", watched.calls());
 }
 
 /// Whatever a collector dies at, the next one goes on, and all that is needed is there all the while.

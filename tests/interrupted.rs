@@ -14,8 +14,10 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -452,6 +454,31 @@ async fn one_put_whose_answer_is_lost_is_no_gap_and_no_second_copy() {
         faulty.fail(failing_put(puts, nth, FaultPoint::AfterEffect, lost));
     };
     fail_at_every_call(fails).await;
+}
+
+/// A request that is long on its way would bring back a pack that a collector has deleted, or its helpers delete it again.
+#[tokio::test(start_paused = true)]
+async fn a_pack_whose_answer_was_lost_is_put_under_another_name() {
+    let mut lost = 0;
+    for nth in 1..10 {
+        let faulty = Faulty::new(Memory::new());
+        let repo = create(faulty.clone()).await;
+        let puts = |call: &Call| call.operation == Operation::Put;
+        let before = faulty.calls().into_iter().filter(puts).count() as u64;
+        let (point, kind) = (FaultPoint::AfterEffect, ErrorKind::TimedOut);
+        faulty.fail(failing_put(before, nth, point, kind));
+        let source = Source::stream(Cursor::new(noise(600_000, 1)));
+        backup(&repo, NAME, source, &options(), &()).await.unwrap();
+        let calls = faulty.calls().into_iter();
+        let packs: Vec<Call> = calls
+            .filter(|call| puts(call) && call.key.starts_with("packs/"))
+            .collect();
+        let names: BTreeSet<&String> = packs.iter().map(|call| &call.key).collect();
+        assert_eq!(names.len(), packs.len(), "put {nth}: {packs:?}");
+        lost += packs.iter().filter(|call| call.fault.is_some()).count();
+        assert_sound(&repo).await;
+    }
+    assert!(lost > 2, "{lost}");
 }
 
 #[tokio::test]

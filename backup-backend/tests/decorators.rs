@@ -81,6 +81,17 @@ async fn a_create_after_a_lost_answer_does_not_take_others_bytes_for_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_may_arrive_late_is_sent_once() {
+    for point in [FaultPoint::BeforeEffect, FaultPoint::AfterEffect] {
+        let store = flaky();
+        fail(&store, Operation::Put, &[1], point);
+        let sent = put(&store, "a", "mine", PutMode::CreateOnce).await;
+        assert_eq!(sent, Err(ErrorKind::Unavailable));
+        assert_eq!(store.inner().calls().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_create_that_finds_equal_bytes_is_refused() {
     let store = flaky();
     put(&store, "a", "same", PutMode::Create).await.unwrap();

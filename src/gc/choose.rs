@@ -197,7 +197,7 @@ mod tests {
         };
         let mut sorter = Sorter::new(1 << 20, scratch);
         records.for_each(|record| sorter.push(record));
-        sorter.finish()
+        sorter.finish().unwrap()
     }
 
     /// Bytes that stay in each pack, all chunks being needed. Packs: when each was received, in seconds, and its chunks.
