@@ -163,6 +163,30 @@ async fn nothing_young_goes_and_nothing_forgotten_lately() {
 }
 
 #[tokio::test]
+async fn a_pack_that_nothing_needs_stays_while_it_is_young() {
+    let day = Day::default();
+    let repo = create(day.store()).await;
+    let first = store(&repo, "a", noise(1 << 20, 1)).await;
+    store(&repo, "a", noise(1 << 20, 2)).await;
+    forget_these(&repo, &[first]).await;
+    let mut options = at_once();
+    options.pack_age_min = Duration::from_secs(36 * 3600);
+    day.pass(1);
+    let report = collect(&repo, &options).await;
+    assert_eq!(report.snapshots_dropped, [first]);
+    assert!(
+        report.packs_young > 0 && report.packs_deleted == 0,
+        "{report:?}"
+    );
+    day.pass(1);
+    let report = collect(&repo, &options).await;
+    assert!(
+        report.packs_young == 0 && report.packs_deleted > 0,
+        "{report:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_dry_run_says_what_would_go_and_writes_nothing() {
     let repo = create(Day::default().store()).await;
     let first = store(&repo, "a", noise(1 << 20, 1)).await;

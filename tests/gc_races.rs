@@ -187,20 +187,37 @@ async fn the_first_final_list_counts() {
     assert_sound(&repo).await;
 }
 
-/// Its writer has not been seen before the round began; it finds what the round left.
+/// The collector has seen no session when this one is announced, and deletes when it has read what there is.
 #[tokio::test]
-async fn a_session_reads_what_there_is_after_it_is_announced() {
+async fn a_session_that_begins_within_a_round_knows_of_it() {
     let bytes = noise(600 << 10, 1);
     let (memory, repo, _) = with_garbage(&bytes).await;
-    let other = open(memory.clone()).await;
-    let collect = move || {
-        elsewhere(async move {
-            let report = gc(&other, &at_once(), &()).await.unwrap();
-            assert!(report.packs_deleted > 0, "{report:?}");
-        });
+    let (settled, is_settled) = channel();
+    let (opened, is_open) = channel();
+    let (deleted, has_deleted) = channel();
+    let place = memory.clone();
+    let begin = move || {
+        let wait = move || {
+            settled.send(()).unwrap();
+            is_open.recv().unwrap();
+        };
+        let run = move || {
+            elsewhere(async move {
+                let collector = Meanwhile::open(&place, |key| key.ends_with("/final"), wait).await;
+                gc(&collector, &at_once(), &()).await.unwrap();
+                deleted.send(()).unwrap();
+            });
+        };
+        std::thread::spawn(run);
+        is_settled.recv().unwrap();
     };
-    let writer = Meanwhile::open(&memory, |key| key.ends_with("/open"), collect).await;
-    let made = store(&writer, "b", &bytes).await;
+    let writer = Meanwhile::open(&memory, |key| key.ends_with("/open"), begin).await;
+    let wait = move || {
+        opened.send(()).unwrap();
+        has_deleted.recv().unwrap();
+    };
+    let stream = Then(Some(wait)).chain(Cursor::new(bytes.clone()));
+    let made = store_stream(&writer, "b", stream).await;
     assert!(content(&repo, &made).await == bytes);
     assert_sound(&repo).await;
 }

@@ -304,9 +304,10 @@ async fn a_call_that_hangs_ends_at_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn one_bad_key_does_not_hide_the_others() {
-    let store = Retrying::new(Bad, RetryPolicy::default());
+    let store = Counting::new(Bad);
+    let retrying = Retrying::new(&store, RetryPolicy::default());
     let keys = ["fine", "busy", "locked", "fine"].map(key);
-    let results = store.delete(&keys).await.unwrap();
+    let results = retrying.delete(&keys).await.unwrap();
     let kinds: Vec<_> = results
         .into_iter()
         .map(|result| result.map_err(|error| error.kind()))
@@ -320,6 +321,7 @@ async fn one_bad_key_does_not_hide_the_others() {
             Ok(())
         ]
     );
+    assert_eq!(store.counts().delete.calls, 5);
 }
 
 #[tokio::test(start_paused = true)]
