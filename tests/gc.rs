@@ -431,6 +431,7 @@ async fn a_run_with_nothing_to_do_asks_little() {
     let report = collect(&repo, &options).await;
     assert_eq!((report.snapshots, report.packs_deleted), (1010, 0));
     let ten = calls(&counting) - before;
+    // Of each: its cell, its page, and two packs that no segment names.
     assert!(ten < 40 + 10 * 4, "{ten} requests: {:?}", counting.counts());
 }
 

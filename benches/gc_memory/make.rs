@@ -19,7 +19,7 @@ const PACK_CHUNKS: u64 = 1024;
 const BLOCK_CHUNKS: u64 = 96;
 const BLOCK_LEN: usize = 3 << 20;
 const PACK_LEN: usize = 32 << 20;
-const SEGMENT_CHUNKS: usize = 1 << 20;
+const SEGMENT_CHUNKS: usize = 1 << 18;
 
 /// Every so many packs, nothing of one is needed; in the others one of so many chunks is not.
 const GARBAGE_PACKS: u64 = 12;

@@ -35,6 +35,8 @@ pub(crate) struct Places {
     /// Packs whose directory cannot be read: what they hold is not known.
     pub(crate) unreadable: Vec<PackId>,
     pub(crate) kinds: Vec<Option<ChunkKind>>,
+    /// How many chunks each pack holds.
+    pub(crate) counts: Vec<u32>,
     /// Segments so small that they are worth merging.
     pub(crate) small_segments: usize,
 }
@@ -50,6 +52,7 @@ impl Places {
             lists: Index::default(),
             numbers: HashMap::with_capacity(inventory.packs.len()),
             kinds: vec![None; inventory.packs.len()],
+            counts: vec![0; inventory.packs.len()],
         };
         for (number, pack) in inventory.packs.iter().enumerate() {
             gathering.numbers.insert(pack.id, number as u32);
@@ -107,6 +110,7 @@ impl Places {
             segments_written: unnamed.segments_written,
             unreadable,
             kinds: gathering.kinds,
+            counts: gathering.counts,
             small_segments,
         })
     }
@@ -166,6 +170,7 @@ struct Gathering {
     numbers: HashMap<PackId, u32>,
     /// Set when a pack's chunks were taken.
     kinds: Vec<Option<ChunkKind>>,
+    counts: Vec<u32>,
 }
 
 impl Gathering {
@@ -184,6 +189,9 @@ impl Gathering {
         };
         if let Some(kind) = self.kinds.get_mut(number as usize) {
             *kind = Some(pack.kind);
+        }
+        if let Some(count) = self.counts.get_mut(number as usize) {
+            *count = pack.directory.chunk_count() as u32;
         }
         if pack.kind == ChunkKind::Tree {
             let entry = PackEntry {

@@ -43,6 +43,10 @@ const SMALL_MAX: usize = 32;
 const AHEAD: usize = 2;
 const AHEAD_SHARE: usize = 3;
 
+/// The share of all memory for the ids of what is copied, and what one takes in a set, in bytes.
+const STAYING_SHARE: usize = 4;
+const STAYING_LEN: usize = 40;
+
 impl Collector<'_> {
     /// The packs worth packing anew, the worst first, within the run's budget.
     pub(crate) fn poor_packs(&self, marked: &Marked) -> Vec<u32> {
@@ -76,19 +80,20 @@ impl Collector<'_> {
         );
         poor.sort_by(|a, b| b.cmp(a));
         let mut left = self.options.repack_len_max;
-        let len = |number: u32| marked.inventory.packs.get(number as usize).map(|p| p.len);
-        poor.into_iter()
-            .map(|(_, number)| number)
-            .take_while(
-                |number| match len(*number).and_then(|len| left.checked_sub(len)) {
-                    Some(rest) => {
-                        left = rest;
-                        true
-                    }
-                    None => false,
-                },
-            )
-            .collect()
+        // The ids of what stays are in memory.
+        let mut chunks_left = self.options.memory_len_max / STAYING_SHARE / STAYING_LEN;
+        let mut fits = |number: &u32| {
+            let at = *number as usize;
+            let (pack, count) = (
+                marked.inventory.packs.get(at)?,
+                marked.places.counts.get(at)?,
+            );
+            left = left.checked_sub(pack.len)?;
+            chunks_left = chunks_left.checked_sub(*count as usize)?;
+            Some(())
+        };
+        let poor = poor.into_iter().map(|(_, number)| number);
+        poor.take_while(|number| fits(number).is_some()).collect()
     }
 
     /// Copies what stays of the poor packs; says whether there were any.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use crate::{Error, Repository};
 
-/// A segment names packs of about so many chunks: some 16 MiB to read at once.
-pub(crate) const SEGMENT_CHUNKS: usize = 1 << 20;
+/// A segment names packs of about so many chunks: some 5 MB, of which four are in memory while one is sealed or opened.
+pub(crate) const SEGMENT_CHUNKS: usize = 1 << 18;
 
 /// Names packs in a segment; returns its name and its length in bytes.
 pub(crate) async fn put_segment(
