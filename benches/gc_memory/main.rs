@@ -59,7 +59,7 @@ fn table(place: &Path, sizes: &[&str]) {
         fs::create_dir_all(&here).unwrap();
         run(&["make", here.to_str().unwrap(), size]);
         for (mode, name) in MODES {
-            print!("| {} M | {name} ", chunks / 1_000_000);
+            print!("| {} M | {name} ", chunks as f64 / 1e6);
             run(&["gc", here.to_str().unwrap(), mode]);
         }
         fs::remove_dir_all(&here).unwrap();

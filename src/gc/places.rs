@@ -1,6 +1,6 @@
 //! Where every chunk is: what the segments and the packs' own directories say, in a sorted file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use backup_core::{ChunkKind, Directory, PackId, SegmentPack};
@@ -50,6 +50,8 @@ impl Places {
         let mut gathering = Gathering {
             sorter: Sorter::new(space.len_max, space.scratch),
             lists: Index::default(),
+            last: Vec::new(),
+            damaged: inventory.damaged.clone(),
             numbers: HashMap::with_capacity(inventory.packs.len()),
             kinds: vec![None; inventory.packs.len()],
             counts: vec![0; inventory.packs.len()],
@@ -101,6 +103,9 @@ impl Places {
             let pack = named(entry, directory);
             gathering = gathering.take(&pack).await?;
             unnamed.take(repo, pack, space.is_dry_run).await?;
+        }
+        for (entry, directory) in std::mem::take(&mut gathering.last) {
+            gathering.lists.add_pack(entry, &directory);
         }
         let (sorter, lists) = (gathering.sorter, Arc::new(gathering.lists));
         Ok(Self {
@@ -167,6 +172,9 @@ fn named(entry: PackEntry, directory: Directory) -> SegmentPack {
 struct Gathering {
     sorter: Sorter<24>,
     lists: Index,
+    /// Packs of lists that were set aside: what is in another pack as well is read there.
+    last: Vec<(PackEntry, Directory)>,
+    damaged: HashSet<PackId>,
     numbers: HashMap<PackId, u32>,
     /// Set when a pack's chunks were taken.
     kinds: Vec<Option<ChunkKind>>,
@@ -199,7 +207,11 @@ impl Gathering {
                 kind: pack.kind,
                 len: pack.len,
             };
-            self.lists.add_pack(entry, &pack.directory);
+            if self.damaged.contains(&pack.id) {
+                self.last.push((entry, pack.directory.clone()));
+            } else {
+                self.lists.add_pack(entry, &pack.directory);
+            }
         }
         for chunk in pack.directory.iter() {
             self.sorter.push(place_record(&chunk.id, number, chunk.len));

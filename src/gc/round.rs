@@ -15,7 +15,7 @@ use crate::gc::choose::holders;
 use crate::gc::inventory::{Inventory, ListedSession, list_cells, list_sessions};
 use crate::gc::mark::{CellFacts, Marker};
 use crate::gc::places::{PlaceSpace, Places};
-use crate::gc::{Collector, segments};
+use crate::gc::{Collector, SORTERS_SHARE, segments};
 use crate::repository::documents::{open, seal};
 use crate::repository::gc_log::read_plan;
 use crate::repository::session::abort;
@@ -204,7 +204,7 @@ impl Collector<'_> {
 
     pub(crate) async fn places(&mut self, inventory: &Inventory) -> Result<Places, Error> {
         let space = PlaceSpace {
-            len_max: self.options.memory_len_max / 4,
+            len_max: self.options.memory_len_max / SORTERS_SHARE,
             scratch: self.scratch(),
             is_dry_run: self.options.dry_run,
         };
