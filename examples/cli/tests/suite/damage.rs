@@ -101,7 +101,7 @@ fn a_store_that_goes_back_raises_an_alarm() {
     assert!(alarm.contains("ALARM: "), "{alarm}");
     scratch.run(pins).expect(3);
     let found = scratch.run(["snapshots", "--json"]).expect(0).json();
-    let source = found["snapshots"][0]["source"].as_str().unwrap().to_owned();
+    let source = found["snapshots"][0]["name"].as_str().unwrap().to_owned();
     let accept = ["pins", "--file", "state/pins", "--accept", &source];
     scratch.run(accept).expect(0);
     scratch.run(pins).expect(0);
