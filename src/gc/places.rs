@@ -47,18 +47,7 @@ impl Places {
         inventory: &Inventory,
         space: PlaceSpace,
     ) -> Result<Self, Error> {
-        let mut gathering = Gathering {
-            sorter: Sorter::new(space.len_max, space.scratch),
-            lists: Index::default(),
-            last: Vec::new(),
-            damaged: inventory.damaged.clone(),
-            numbers: HashMap::with_capacity(inventory.packs.len()),
-            kinds: vec![None; inventory.packs.len()],
-            counts: vec![0; inventory.packs.len()],
-        };
-        for (number, pack) in inventory.packs.iter().enumerate() {
-            gathering.numbers.insert(pack.id, number as u32);
-        }
+        let mut gathering = Gathering::new(inventory, space.len_max, space.scratch);
         let gate = Gate::new(space.len_max / SEGMENTS_SHARE);
         let segments = stream::iter(inventory.segments.clone())
             .then(move |(id, len)| {
@@ -104,9 +93,7 @@ impl Places {
             gathering = gathering.take(&pack).await?;
             unnamed.take(repo, pack, space.is_dry_run).await?;
         }
-        for (entry, directory) in std::mem::take(&mut gathering.last) {
-            gathering.lists.add_pack(entry, &directory);
-        }
+        gathering.add_last();
         let (sorter, lists) = (gathering.sorter, Arc::new(gathering.lists));
         Ok(Self {
             sorted: crate::env::blocking(move || sorter.finish()).await??,
@@ -182,9 +169,31 @@ struct Gathering {
 }
 
 impl Gathering {
+    fn new(inventory: &Inventory, len_max: usize, scratch: Scratch) -> Self {
+        let mut gathering = Self {
+            sorter: Sorter::new(len_max, scratch),
+            lists: Index::default(),
+            last: Vec::new(),
+            damaged: inventory.damaged.clone(),
+            numbers: HashMap::with_capacity(inventory.packs.len()),
+            kinds: vec![None; inventory.packs.len()],
+            counts: vec![0; inventory.packs.len()],
+        };
+        for (number, pack) in inventory.packs.iter().enumerate() {
+            gathering.numbers.insert(pack.id, number as u32);
+        }
+        gathering
+    }
+
     fn is_new(&self, pack: &PackId) -> bool {
         let number = self.numbers.get(pack).map(|number| *number as usize);
         number.is_some_and(|number| self.kinds.get(number) == Some(&None))
+    }
+
+    fn add_last(&mut self) {
+        for (entry, directory) in std::mem::take(&mut self.last) {
+            self.lists.add_pack(entry, &directory);
+        }
     }
 
     /// Takes in the chunks of a pack, once.
