@@ -1,11 +1,9 @@
 //! Writes the index anew, from the packs alone.
 
 use backup_backend::StorageBackend;
-use backup_core::SegmentPack;
 use backup_manifest::{INDEX_PREFIX, ObjectName, PACKS_PREFIX, pack_key, segment_key};
 use futures::stream::{self, StreamExt};
 
-use crate::repository::index::PackEntry;
 use crate::repository::load_index::{list, read_directory, usable};
 use crate::repository::segments::SegmentWriter;
 use crate::repository::store_key;
@@ -61,18 +59,12 @@ pub async fn rebuild_index(
         .buffered(READS_MAX);
     while let Some((id, len, read)) = reads.next().await {
         observer.event(&Event::Bytes { bytes: len });
-        let Some((PackEntry { id, kind, len }, directory)) = usable(read)? else {
+        let Some(pack) = usable(read)? else {
             report.unreadable.push(pack_key(&id));
             continue;
         };
         report.packs += 1;
-        report.chunks += directory.chunk_count() as u64;
-        let pack = SegmentPack {
-            id,
-            kind,
-            len,
-            directory,
-        };
+        report.chunks += pack.directory.chunk_count() as u64;
         writer.take(repo, pack).await?;
         if observer.should_stop() {
             return Err(Error::Stopped);

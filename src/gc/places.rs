@@ -1,9 +1,9 @@
 //! Where every chunk is: what the segments and the packs' own directories say, in a sorted file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use backup_core::{ChunkKind, Directory, PackId, SegmentPack};
+use backup_core::{ChunkKind, PackId, SegmentPack};
 use futures::stream::{self, StreamExt};
 
 use crate::gc::gate::Gate;
@@ -11,7 +11,7 @@ use crate::gc::inventory::Inventory;
 use crate::gc::mark::spill;
 use crate::gc::segments::SMALL_CHUNKS;
 use crate::gc::sort::{Scratch, Sorted, Sorter, place_record};
-use crate::repository::index::{Index, PackEntry};
+use crate::repository::index::{Index, IndexBuilder};
 use crate::repository::load_index::{read_directory, read_segment, usable};
 use crate::repository::segments::{SEGMENT_CHUNKS, put_segment};
 use crate::{Error, Repository};
@@ -85,16 +85,14 @@ impl Places {
             .map(|pack| async move { (pack.id, read_directory(repo, &pack.id, pack.len).await) })
             .buffered(READS_MAX);
         while let Some((id, read)) = reads.next().await {
-            let Some((entry, directory)) = usable(read)? else {
+            let Some(pack) = usable(read)? else {
                 unreadable.push(id);
                 continue;
             };
-            let pack = named(entry, directory);
             gathering = gathering.take(&pack).await?;
             unnamed.take(repo, pack, space.is_dry_run).await?;
         }
-        gathering.add_last();
-        let (sorter, lists) = (gathering.sorter, Arc::new(gathering.lists));
+        let (sorter, lists) = (gathering.sorter, Arc::new(gathering.lists.finish()));
         Ok(Self {
             sorted: crate::env::blocking(move || sorter.finish()).await??,
             lists,
@@ -146,22 +144,9 @@ impl Unnamed {
     }
 }
 
-fn named(entry: PackEntry, directory: Directory) -> SegmentPack {
-    let PackEntry { id, kind, len } = entry;
-    SegmentPack {
-        id,
-        kind,
-        len,
-        directory,
-    }
-}
-
 struct Gathering {
     sorter: Sorter<24>,
-    lists: Index,
-    /// Packs of lists that were set aside: what is in another pack as well is read there.
-    last: Vec<(PackEntry, Directory)>,
-    damaged: HashSet<PackId>,
+    lists: IndexBuilder,
     numbers: HashMap<PackId, u32>,
     /// Set when a pack's chunks were taken.
     kinds: Vec<Option<ChunkKind>>,
@@ -172,9 +157,7 @@ impl Gathering {
     fn new(inventory: &Inventory, len_max: usize, scratch: Scratch) -> Self {
         let mut gathering = Self {
             sorter: Sorter::new(len_max, scratch),
-            lists: Index::default(),
-            last: Vec::new(),
-            damaged: inventory.damaged.clone(),
+            lists: IndexBuilder::new(inventory.damaged.clone()),
             numbers: HashMap::with_capacity(inventory.packs.len()),
             kinds: vec![None; inventory.packs.len()],
             counts: vec![0; inventory.packs.len()],
@@ -188,12 +171,6 @@ impl Gathering {
     fn is_new(&self, pack: &PackId) -> bool {
         let number = self.numbers.get(pack).map(|number| *number as usize);
         number.is_some_and(|number| self.kinds.get(number) == Some(&None))
-    }
-
-    fn add_last(&mut self) {
-        for (entry, directory) in std::mem::take(&mut self.last) {
-            self.lists.add_pack(entry, &directory);
-        }
     }
 
     /// Takes in the chunks of a pack, once.
@@ -211,16 +188,7 @@ impl Gathering {
             *count = pack.directory.chunk_count() as u32;
         }
         if pack.kind == ChunkKind::Tree {
-            let entry = PackEntry {
-                id: pack.id,
-                kind: pack.kind,
-                len: pack.len,
-            };
-            if self.damaged.contains(&pack.id) {
-                self.last.push((entry, pack.directory.clone()));
-            } else {
-                self.lists.add_pack(entry, &pack.directory);
-            }
+            self.lists.add(pack);
         }
         for chunk in pack.directory.iter() {
             self.sorter.push(place_record(&chunk.id, number, chunk.len));

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use backup_core::{ChunkId, ChunkKind, Directory, PackId, ShortId};
+use backup_core::{ChunkId, ChunkKind, PackId, SegmentPack, ShortId};
 
 /// A pack that may be relied on.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +73,42 @@ pub(crate) struct Index {
     chunks: IdMap<Location>,
 }
 
+/// An index in the making. Packs that were set aside as damaged come last: what another pack holds as well is read there.
+#[derive(Debug, Default)]
+pub(crate) struct IndexBuilder {
+    index: Index,
+    set_aside: HashSet<PackId>,
+    last: Vec<SegmentPack>,
+}
+
+impl IndexBuilder {
+    pub(crate) fn new(set_aside: HashSet<PackId>) -> Self {
+        Self {
+            set_aside,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, pack: &SegmentPack) {
+        if self.set_aside.contains(&pack.id) {
+            self.last.push(pack.clone());
+        } else {
+            self.index.add_pack(pack);
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Index {
+        for pack in &self.last {
+            self.index.add_pack(pack);
+        }
+        self.index
+    }
+}
+
 impl Index {
     /// Takes in a pack's directory. A chunk that is known already keeps its first place.
-    pub(crate) fn add_pack(&mut self, pack: PackEntry, directory: &Directory) {
+    fn add_pack(&mut self, pack: &SegmentPack) {
+        let directory = &pack.directory;
         // 2^32 blocks of a mebibyte are four pebibytes; beyond, packs go unused.
         let (Ok(pack_number), Ok(first_block)) = (
             u32::try_from(self.packs.len()),
@@ -83,7 +116,11 @@ impl Index {
         ) else {
             return;
         };
-        self.packs.push(pack);
+        self.packs.push(PackEntry {
+            id: pack.id,
+            kind: pack.kind,
+            len: pack.len,
+        });
         self.marks.push(AtomicU8::new(0));
         self.blocks
             .extend(directory.blocks().iter().map(|block| BlockEntry {

@@ -14,7 +14,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::env::buggify;
 use crate::repository::gc_log::GcLog;
-use crate::repository::index::{Index, PackEntry};
+use crate::repository::index::{Index, IndexBuilder};
 use crate::repository::store_key;
 use crate::{Error, Repository};
 
@@ -36,9 +36,9 @@ const SMALL_LEN: u64 = 1 << 20;
 /// them. Of a pack that was set aside as damaged, only what no other pack holds is read.
 pub(crate) async fn load_index(repo: &Repository) -> Result<Index, Error> {
     let survey = Survey::take(repo).await?;
-    let mut loading = Loading::new(list_packs(repo, &survey).await?);
-    loading.last = survey.damaged(repo).await?;
-    Ok(loading.run(repo, &survey).await?.0)
+    let builder = IndexBuilder::new(survey.damaged(repo).await?);
+    let listed = list_packs(repo, &survey).await?;
+    Ok(load(repo, &survey, listed, builder).await?.0)
 }
 
 /// As [`load_index`], without packs that were set aside or are not to be relied on; and the packs that no segment names,
@@ -52,84 +52,42 @@ pub(crate) async fn load_usable(
     let damaged = survey.damaged(repo).await?;
     listed.retain(|id, _| !condemned.contains(id) && !damaged.contains(id));
     buggify("packs listed, before the index").await;
-    Loading::new(listed).run(repo, survey).await
+    load(repo, survey, listed, IndexBuilder::default()).await
 }
 
-/// An index in the making.
-struct Loading {
-    /// Packs whose directories are still to be found, with their lengths in bytes.
-    listed: HashMap<PackId, u64>,
-    /// Packs that are taken in after all others.
-    last: HashSet<PackId>,
-    held_back: Vec<(PackEntry, Directory)>,
-    index: Index,
-}
-
-impl Loading {
-    fn new(listed: HashMap<PackId, u64>) -> Self {
-        Self {
-            listed,
-            last: HashSet::new(),
-            held_back: Vec::new(),
-            index: Index::default(),
-        }
-    }
-
-    fn take(&mut self, entry: PackEntry, directory: &Directory) {
-        if self.last.contains(&entry.id) {
-            self.held_back.push((entry, directory.clone()));
-        } else {
-            self.index.add_pack(entry, directory);
-        }
-    }
-
-    async fn run(
-        mut self,
-        repo: &Repository,
-        survey: &Survey,
-    ) -> Result<(Index, Vec<SegmentPack>), Error> {
-        let segments = list_segments(repo, survey).await?;
-        let mut segments = stream::iter(segments)
-            .map(|id| async move { read_segment(repo, &id).await })
-            .buffered(READS_MAX);
-        while let Some(segment) = segments.next().await {
-            for pack in usable(segment)?.into_iter().flat_map(|found| found.packs) {
-                // Removed from `listed`, so that a pack named by two segments is taken once.
-                if self.listed.get(&pack.id) == Some(&pack.len) {
-                    self.listed.remove(&pack.id);
-                    let entry = PackEntry {
-                        id: pack.id,
-                        kind: pack.kind,
-                        len: pack.len,
-                    };
-                    self.take(entry, &pack.directory);
-                }
+/// Finds the directories of the packs listed, in segments or else in the packs themselves.
+async fn load(
+    repo: &Repository,
+    survey: &Survey,
+    mut listed: HashMap<PackId, u64>,
+    mut builder: IndexBuilder,
+) -> Result<(Index, Vec<SegmentPack>), Error> {
+    let segments = list_segments(repo, survey).await?;
+    let mut segments = stream::iter(segments)
+        .map(|id| async move { read_segment(repo, &id).await })
+        .buffered(READS_MAX);
+    while let Some(segment) = segments.next().await {
+        for pack in usable(segment)?.into_iter().flat_map(|found| found.packs) {
+            // Removed from `listed`, so that a pack named by two segments is taken once.
+            if listed.get(&pack.id) == Some(&pack.len) {
+                listed.remove(&pack.id);
+                builder.add(&pack);
             }
         }
-        let mut unnamed: Vec<(PackId, u64)> =
-            std::mem::take(&mut self.listed).into_iter().collect();
-        unnamed.sort_unstable();
-        let mut found = Vec::with_capacity(unnamed.len());
-        let mut directories = stream::iter(unnamed)
-            .map(|(id, len)| async move { read_directory(repo, &id, len).await })
-            .buffered(READS_MAX);
-        while let Some(read) = directories.next().await {
-            if let Some((entry, directory)) = usable(read)? {
-                self.take(entry, &directory);
-                let PackEntry { id, kind, len } = entry;
-                found.push(SegmentPack {
-                    id,
-                    kind,
-                    len,
-                    directory,
-                });
-            }
-        }
-        for (entry, directory) in std::mem::take(&mut self.held_back) {
-            self.index.add_pack(entry, &directory);
-        }
-        Ok((self.index, found))
     }
+    let mut unnamed: Vec<(PackId, u64)> = listed.into_iter().collect();
+    unnamed.sort_unstable();
+    let mut found = Vec::with_capacity(unnamed.len());
+    let mut directories = stream::iter(unnamed)
+        .map(|(id, len)| async move { read_directory(repo, &id, len).await })
+        .buffered(READS_MAX);
+    while let Some(read) = directories.next().await {
+        if let Some(pack) = usable(read)? {
+            builder.add(&pack);
+            found.push(pack);
+        }
+    }
+    Ok((builder.finish(), found))
 }
 
 /// Damage makes an object unusable, and so does a newer version of it; everything else is the caller's to know.
@@ -244,7 +202,7 @@ pub(crate) async fn read_directory(
     repo: &Repository,
     id: &PackId,
     len: u64,
-) -> Result<(PackEntry, Directory), Error> {
+) -> Result<SegmentPack, Error> {
     let name = pack_key(id);
     let damaged = |why: &'static str| Error::damaged(name.clone(), why);
     let tail_len = if len <= SMALL_LEN { len } else { TAIL_LEN };
@@ -276,7 +234,12 @@ pub(crate) async fn read_directory(
     });
     let (kind, directory): (ChunkKind, Directory) =
         opened.await?.map_err(|e| pack_error(name, e))?;
-    Ok((PackEntry { id: *id, kind, len }, directory))
+    Ok(SegmentPack {
+        id: *id,
+        kind,
+        len,
+        directory,
+    })
 }
 
 fn pack_error(name: String, error: PackError) -> Error {
