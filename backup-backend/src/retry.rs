@@ -77,6 +77,26 @@ impl Default for RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// How long to wait after so many failed attempts: the base, doubled with each attempt after the first, between half of it
+    /// and all of it as `jitter` says, any number.
+    #[must_use]
+    pub fn delay(&self, failed: u32, jitter: u64) -> Duration {
+        let doubled = 1_u64
+            .checked_shl(failed.saturating_sub(1))
+            .unwrap_or(u64::MAX);
+        let delay_ms = self
+            .delay_ms_base
+            .saturating_mul(doubled)
+            .min(self.delay_ms_max);
+        let half_ms = delay_ms / 2;
+        let jitter_ms = jitter
+            .checked_rem((delay_ms - half_ms).saturating_add(1))
+            .unwrap_or(0);
+        Duration::from_millis(half_ms.saturating_add(jitter_ms))
+    }
+}
+
 impl<B> Retrying<B> {
     /// Wraps a backend; the jitter comes from the system's random numbers.
     pub fn new(inner: B, policy: RetryPolicy) -> Self {
@@ -152,7 +172,10 @@ impl Attempts<'_> {
         if !error.kind().is_retryable() || self.failed >= self.policy.attempts_max {
             return false;
         }
-        let delay = self.delay().max(error.retry_after().unwrap_or_default());
+        let delay = self
+            .policy
+            .delay(self.failed, (self.jitter)())
+            .max(error.retry_after().unwrap_or_default());
         let until = Instant::now().checked_add(delay);
         let in_time = match (until, self.deadline) {
             (Some(until), Some(deadline)) => until < deadline,
@@ -165,22 +188,6 @@ impl Attempts<'_> {
             tokio::time::sleep_until(until).await;
         }
         in_time
-    }
-
-    fn delay(&self) -> Duration {
-        let doubled = 1_u64
-            .checked_shl(self.failed.saturating_sub(1))
-            .unwrap_or(u64::MAX);
-        let delay_ms = self
-            .policy
-            .delay_ms_base
-            .saturating_mul(doubled)
-            .min(self.policy.delay_ms_max);
-        let half_ms = delay_ms / 2;
-        let jitter_ms = (self.jitter)()
-            .checked_rem((delay_ms - half_ms).saturating_add(1))
-            .unwrap_or(0);
-        Duration::from_millis(half_ms.saturating_add(jitter_ms))
     }
 }
 

@@ -1,8 +1,6 @@
 //! Puts packs, each name once.
 
-use std::time::Duration;
-
-use backup_backend::{Bytes, PutMode, StorageBackend};
+use backup_backend::{Bytes, PutMode, RetryPolicy, StorageBackend};
 use backup_core::{ChunkKind, Directory, FinishedPack, PackId, SegmentPack, rename_pack};
 use backup_manifest::pack_key;
 
@@ -18,12 +16,6 @@ pub(crate) struct NewPack {
     pub(crate) directory: Directory,
 }
 
-/// A pack is put under so many names at most.
-const NAMES_MAX: u32 = 5;
-
-/// The time before the second try, in milliseconds; it doubles with each. As [`RetryPolicy`](backup_backend::RetryPolicy).
-const DELAY_MS: u64 = 200;
-
 /// Stores a pack; `will_put` is told each name before it is put.
 ///
 /// A put that may have had an effect is not repeated: a request that is long on its way would bring a pack back after a
@@ -34,6 +26,7 @@ pub(crate) async fn put_pack(
     mut pack: NewPack,
     will_put: impl Fn(PackId),
 ) -> Result<SegmentPack, Error> {
+    let policy = RetryPolicy::default();
     let mut names = 1;
     loop {
         will_put(pack.id);
@@ -51,10 +44,9 @@ pub(crate) async fn put_pack(
                     directory: pack.directory,
                 });
             }
-            Err(error) if error.kind().is_retryable() && names < NAMES_MAX => {
-                let delay_ms = DELAY_MS << (names - 1);
-                let [jitter] = repo.env().random()?;
-                let wait = Duration::from_millis(delay_ms / 2 + delay_ms * u64::from(jitter) / 510);
+            Err(error) if error.kind().is_retryable() && names < policy.attempts_max => {
+                let jitter = u64::from_le_bytes(repo.env().random()?);
+                let wait = policy.delay(names, jitter);
                 tokio::time::sleep(wait.max(error.retry_after().unwrap_or_default())).await;
                 pack = rename(repo, pack).await?;
                 names += 1;
