@@ -253,6 +253,11 @@ impl Error {
         text
     }
 
+    /// Whether something is not where it was thought to be, as when a collector has moved it.
+    pub(crate) fn is_moved(&self) -> bool {
+        matches!(self, Self::MissingChunk { .. }) || self.is_not_found()
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Backend(error) if error.kind() == ErrorKind::NotFound)
     }

@@ -10,7 +10,7 @@ use backup_manifest::{
 };
 use futures::stream::{self, StreamExt};
 
-use crate::repository::decisions::{Fate, decide, read_all_fates, read_fate};
+use crate::repository::decisions::{Fate, decide, read_all_fates, read_fate, verdict_of};
 use crate::repository::documents::read_cell;
 use crate::repository::load_index::list;
 use crate::{Error, Repository};
@@ -219,7 +219,7 @@ const READS_MAX: usize = 16;
 impl Known {
     async fn read(repo: &Repository) -> Result<Self, Error> {
         let fates = read_all_fates(repo).await?;
-        let gone = |id: &SessionId| fates.get(id).map(Fate::verdict) == Some(Verdict::Drop);
+        let gone = |id: &SessionId| verdict_of(&fates, id) == Verdict::Drop;
         let objects = list(repo, SNAPSHOTS_PREFIX).await?;
         let mut cells = Vec::new();
         for object in objects {
@@ -242,7 +242,7 @@ impl Known {
     }
 
     fn verdict(&self, id: &SessionId) -> Verdict {
-        self.fates.get(id).map_or(Verdict::Keep, Fate::verdict)
+        verdict_of(&self.fates, id)
     }
 
     fn plan(

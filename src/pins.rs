@@ -4,7 +4,7 @@ use backup_core::SessionId;
 use backup_manifest::{Cell, ChainCell, PinReport, Pins, Verdict};
 use futures::stream::{self, StreamExt};
 
-use crate::repository::decisions::{Fate, read_all_fates};
+use crate::repository::decisions::{read_all_fates, verdict_of};
 use crate::repository::documents::read_cell;
 use crate::restore::is_finding;
 use crate::snapshots::snapshot_ids;
@@ -22,10 +22,8 @@ const READS_MAX: usize = 16;
 /// Whatever the store says; [`Error::Pins`] when the pins are another repository's.
 pub async fn check_pins(repo: &Repository, pins: &Pins) -> Result<PinReport, Error> {
     let fates = read_all_fates(repo).await?;
-    let is_retired = |id: &SessionId| {
-        let verdict = fates.get(id).map(Fate::verdict);
-        matches!(verdict, Some(Verdict::Forget | Verdict::Drop))
-    };
+    let is_retired =
+        |id: &SessionId| matches!(verdict_of(&fates, id), Verdict::Forget | Verdict::Drop);
     let mut cells = Vec::new();
     let ids = snapshot_ids(repo).await?;
     let mut reads = stream::iter(ids)

@@ -9,7 +9,7 @@ use backup_manifest::{
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 
 use crate::repository::blocks::BlockReader;
-use crate::repository::decisions::{Fate, read_all_fates, read_fate};
+use crate::repository::decisions::{read_all_fates, read_fate, verdict_of};
 use crate::repository::documents::read_cell;
 use crate::repository::load_index::{list as list_objects, load_index};
 use crate::repository::tree::read_parts;
@@ -55,8 +55,7 @@ pub async fn snapshots(
         None => snapshot_ids(repo).await?,
     };
     let fates = read_all_fates(repo).await?;
-    let verdict = |id: &SessionId| fates.get(id).map_or(Verdict::Keep, Fate::verdict);
-    let ids = ids.into_iter().filter(|id| match verdict(id) {
+    let ids = ids.into_iter().filter(|id| match verdict_of(&fates, id) {
         Verdict::Keep | Verdict::Hold => !filter.forgotten,
         Verdict::Forget => filter.forgotten,
         Verdict::Drop => false,
@@ -125,12 +124,7 @@ async fn newest_staying(
 ) -> Result<Option<SnapshotManifest>, Error> {
     let mut ids = ids_of_source(repo, source).await?;
     let fates = read_all_fates(repo).await?;
-    ids.retain(|id| {
-        !matches!(
-            fates.get(id).map(Fate::verdict),
-            Some(Verdict::Forget | Verdict::Drop)
-        )
-    });
+    ids.retain(|id| !matches!(verdict_of(&fates, id), Verdict::Forget | Verdict::Drop));
     while let Some(id) = ids.pop() {
         if let (Cell::Snapshot(manifest), _) = read_cell(repo, &id).await? {
             return Ok(Some(manifest));

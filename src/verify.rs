@@ -18,7 +18,7 @@ use futures::stream::{self, StreamExt};
 use crate::buffers::Pool;
 use crate::env::{blocking, cores};
 use crate::repository::blocks::BlockReader;
-use crate::repository::decisions::{Fate, read_all_fates};
+use crate::repository::decisions::{read_all_fates, verdict_of};
 use crate::repository::documents::{open, read_cell};
 use crate::repository::index::Index;
 use crate::repository::load_index::{list, load_index, read_segment};
@@ -104,7 +104,7 @@ pub async fn verify(
     let fates = read_all_fates(repo).await?;
     names
         .snapshots
-        .retain(|id| fates.get(id).map(Fate::verdict) != Some(Verdict::Drop));
+        .retain(|id| verdict_of(&fates, id) != Verdict::Drop);
     // The index is read first of all by the sessions of others: what is added meanwhile is not ours to judge.
     let index = Arc::new(load_index(repo).await?);
     let blocks = Arc::new(BlockReader::new(repo, index.clone(), TREE_BLOCKS));

@@ -8,7 +8,7 @@ use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
 use super::{NotCopied, Selection};
-use crate::repository::decisions::{Fate, read_all_fates};
+use crate::repository::decisions::{read_all_fates, verdict_of};
 use crate::repository::documents::read_cell;
 use crate::restore::is_finding;
 use crate::snapshots::{ids_under, snapshot_ids};
@@ -130,7 +130,7 @@ pub(crate) async fn choose(
     which: &Selection,
 ) -> Result<Choice, Error> {
     let fates = read_all_fates(from).await?;
-    let verdict = |id: &SessionId| fates.get(id).map_or(Verdict::Keep, Fate::verdict);
+    let verdict = |id: &SessionId| verdict_of(&fates, id);
     let mut ids = list_ids(from, which).await?;
     check_named(which, &ids, verdict)?;
     let mut choice = Choice::default();
@@ -232,7 +232,7 @@ async fn read_there(
         Selection::These(_) => read_all_fates(to).await?,
         Selection::Matching(_) => BTreeMap::new(),
     };
-    let is_dropped = |id: &SessionId| fates.get(id).map(Fate::verdict) == Some(Verdict::Drop);
+    let is_dropped = |id: &SessionId| verdict_of(&fates, id) == Verdict::Drop;
     ids.retain(|id| !is_dropped(id));
     let mut cells = stream::iter(ids)
         .map(|id| async move { (id, read_cell(to, &id).await) })

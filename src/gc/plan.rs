@@ -41,8 +41,9 @@ pub(crate) struct Marked {
     pub(crate) drops: Drops,
 }
 
+/// Whether another collector may have been at work between two requests of ours.
 fn may_be_moved(error: &Error) -> bool {
-    matches!(error, Error::MissingChunk { .. } | Error::Suspicious { .. }) || error.is_not_found()
+    matches!(error, Error::Suspicious { .. }) || error.is_moved()
 }
 
 impl Collector<'_> {
@@ -71,7 +72,6 @@ impl Collector<'_> {
             }
             buggify("gc: listed, before the mark").await;
             let marked = match self.mark(inventory, marker).await {
-                // Perhaps another collector was at work between two requests of ours.
                 Err(error) if may_be_moved(&error) && looks + 1 < LOOKS_MAX => {
                     looks += 1;
                     continue;
@@ -85,8 +85,8 @@ impl Collector<'_> {
             if self.options.dry_run {
                 return self.report_plan(&marked);
             }
-            let tidied = self.round(&marked, newest + 1, marker).await?;
-            if !tidied {
+            let is_ours = self.round(&marked, newest + 1, marker).await?;
+            if !is_ours {
                 // Somebody else's plan was first: it has been carried out, ours is worth nothing.
                 continue;
             }

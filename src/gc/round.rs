@@ -119,10 +119,10 @@ impl Collector<'_> {
         }
         // A session that was there before and is not listed now has been tidied up; unless the listing hides it.
         for id in std::mem::take(&mut self.seen_open) {
-            let key = store_key(&session_open_key(&id))?;
             if listed.contains(&id) {
                 continue;
             }
+            let key = store_key(&session_open_key(&id))?;
             if let Some(found) = repo.backend().head_opt(&key).await? {
                 let session = ListedSession {
                     modified: found.modified,

@@ -71,7 +71,7 @@ impl BlockReader {
     /// The plaintext of one chunk, checked against its id.
     pub(crate) async fn chunk(&self, kind: ChunkKind, id: &ChunkId) -> Result<Bytes, Error> {
         match self.chunk_here(kind, id).await {
-            Err(error) if self.renewals_left > 0 && is_moved(&error) => {
+            Err(error) if self.renewals_left > 0 && error.is_moved() => {
                 let renewed = self.renewed().await?;
                 Box::pin(renewed.chunk(kind, id)).await
             }
@@ -161,7 +161,7 @@ impl BlockReader {
             {
                 Ok(Some(bytes))
             }
-            Err(error) if self.renewals_left > 0 && is_moved(&error) => {
+            Err(error) if self.renewals_left > 0 && error.is_moved() => {
                 let renewed = self.renewed().await?;
                 Box::pin(renewed.copy_of(kind, id, len)).await
             }
@@ -230,11 +230,6 @@ impl BlockReader {
             .await?;
         Ok(bytes.slice((start - from) as usize..(end - from) as usize))
     }
-}
-
-/// Whether something is not where the index says, as when a collector has moved it.
-fn is_moved(error: &Error) -> bool {
-    matches!(error, Error::MissingChunk { .. }) || error.is_not_found()
 }
 
 /// Opens one record; the block's plaintext has the length that the index states.

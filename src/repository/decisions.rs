@@ -49,6 +49,11 @@ impl Fate {
     }
 }
 
+/// What becomes of a snapshot by what was decided about all.
+pub(crate) fn verdict_of(fates: &BTreeMap<SessionId, Fate>, id: &SessionId) -> Verdict {
+    fates.get(id).map_or(Verdict::Keep, Fate::verdict)
+}
+
 /// What was decided about one snapshot. A listing may hide the last decision, whose name is known: it is asked for.
 pub(crate) async fn read_fate(repo: &Repository, id: &SessionId) -> Result<Fate, Error> {
     let mut fates = read_fates(repo, &decisions_prefix(id)).await?;
