@@ -205,30 +205,30 @@ async fn a_dry_run_says_what_would_go_and_writes_nothing() {
     );
 }
 
+/// Gives up a snapshot of `old`, of which the first `kept` bytes of each `step` are in another one as well, and packs anew.
+/// The other one must be whole, and a further run must find nothing to do. Returns the bytes of all packs then.
+async fn packed_anew(repo: &Repository, old: Vec<u8>, kept: usize, step: usize) -> u64 {
+    let new: Vec<u8> = old.chunks(step).flat_map(|c| &c[..kept]).copied().collect();
+    let first = store(repo, "a", old).await;
+    let second = store(repo, "a", new.clone()).await;
+    forget_these(repo, &[first]).await;
+    let mut options = at_once();
+    options.repack_len_max = 1 << 30;
+    let report = collect(repo, &options).await;
+    assert!(report.packs_repacked > 0, "{report:?}");
+    let after = under(&objects(repo).await, "packs/").1;
+    assert_eq!(content(repo, &second).await, new);
+    assert_sound(repo).await;
+    let again = collect(repo, &options).await;
+    assert_eq!((again.packs_repacked, again.packs_deleted), (0, 0));
+    after
+}
+
 #[tokio::test]
 async fn packs_that_are_mostly_garbage_are_packed_anew() {
     let repo = create(Day::default().store()).await;
-    // Of each old pack, some chunks are in the new snapshot as well.
-    let old = noise(3 << 20, 1);
-    let new: Vec<u8> = old
-        .chunks(1 << 20)
-        .flat_map(|c| &c[..400 << 10])
-        .copied()
-        .collect();
-    let first = store(&repo, "a", old).await;
-    let second = store(&repo, "a", new.clone()).await;
-    forget_these(&repo, &[first]).await;
-    let mut options = at_once();
-    options.repack_len_max = 1 << 30;
-    let before = under(&objects(&repo).await, "packs/").1;
-    let report = collect(&repo, &options).await;
-    assert!(report.packs_repacked > 0, "{report:?}");
-    let after = under(&objects(&repo).await, "packs/").1;
-    assert!(after < 1400 << 10, "{after} of {before} bytes are left");
-    assert_eq!(content(&repo, &second).await, new);
-    assert_sound(&repo).await;
-    let again = collect(&repo, &options).await;
-    assert_eq!((again.packs_repacked, again.packs_deleted), (0, 0));
+    let after = packed_anew(&repo, noise(3 << 20, 1), 400 << 10, 1 << 20).await;
+    assert!(after < 1400 << 10, "{after} bytes are left");
 }
 
 /// Else the old pack would have to stay for what was left behind, and be packed anew for ever.
@@ -237,26 +237,9 @@ async fn all_that_stays_of_a_block_is_packed_anew() {
     let mut small = CreateOptions::default();
     small.chunker = ChunkerParams::new(1 << 10, 4 << 10, 16 << 10).unwrap();
     let repo = create_with(Day::default().store(), small).await;
-    let old = noise(3 << 20, 1);
     // Several chunks of each block of the old snapshot are in the new one as well.
-    let new: Vec<u8> = old
-        .chunks(128 << 10)
-        .flat_map(|c| &c[..48 << 10])
-        .copied()
-        .collect();
-    let first = store(&repo, "a", old).await;
-    let second = store(&repo, "a", new.clone()).await;
-    forget_these(&repo, &[first]).await;
-    let mut options = at_once();
-    options.repack_len_max = 1 << 30;
-    let report = collect(&repo, &options).await;
-    assert!(report.packs_repacked > 0, "{report:?}");
-    let after = under(&objects(&repo).await, "packs/").1;
-    assert!(after < 1600 << 10, "{after} bytes are left: {report:?}");
-    assert_eq!(content(&repo, &second).await, new);
-    assert_sound(&repo).await;
-    let again = collect(&repo, &options).await;
-    assert_eq!((again.packs_repacked, again.packs_deleted), (0, 0));
+    let after = packed_anew(&repo, noise(3 << 20, 1), 48 << 10, 128 << 10).await;
+    assert!(after < 1600 << 10, "{after} bytes are left");
 }
 
 fn by_policy(policy: RetentionPolicy) -> Forget {
